@@ -1,0 +1,2 @@
+//! Takes the webhooks of an AI phone platform, stores every event in Postgres
+//! and answers where each call stands.

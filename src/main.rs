@@ -1,0 +1,3 @@
+//! The `callstate` program.
+
+fn main() {}
