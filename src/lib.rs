@@ -1,4 +1,8 @@
 //! Takes the webhooks of an AI phone platform, stores every event in Postgres
 //! and answers where each call stands.
 
+pub mod cli;
 pub mod config;
+pub mod database;
+pub mod postgres;
+pub mod telemetry;

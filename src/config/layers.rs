@@ -32,11 +32,20 @@ pub struct Key {
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     /// The file that `--config` names.
-    pub config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     values: BTreeMap<&'static str, String>,
 }
 
 impl Flags {
+    /// No flags, but perhaps the file that `--config` names.
+    #[must_use]
+    pub fn new(config: Option<PathBuf>) -> Self {
+        Self {
+            config,
+            values: BTreeMap::new(),
+        }
+    }
+
     /// Notes the value of a flag, if it was given.
     ///
     /// # Panics

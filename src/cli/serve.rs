@@ -1,0 +1,133 @@
+//! `callstate serve`: the service, from the first check to the orderly stop.
+//!
+//! In this order, so that what can fail fails early and nothing is left behind:
+//! refuse an exposed address, bind it, open the database, migrate, answer.
+//! Clients that connect before the database is open wait in the backlog. On
+//! the way out: no new connections, what is under way is answered, then the
+//! connections to the database are closed and our own server is given back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::database::{self, Database};
+use crate::postgres::Claim;
+use crate::telemetry::{self, Causes};
+
+use super::failure::Failure;
+use super::output;
+use super::stop::Stop;
+
+/// How long a stop waits for the requests under way. Long enough for any that
+/// is not a stream or a client that has gone silent.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the service ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot take over the signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    #[error("the connections can no longer be accepted")]
+    Accept(#[source] io::Error),
+    #[error("its own Postgres ended unexpectedly")]
+    ServerLost,
+}
+
+/// Serves until a signal asks to stop.
+pub(super) async fn run(config: Config) -> Result<(), Failure> {
+    config.exposure()?;
+    telemetry::init(&config.log);
+    serve(&config).await.map_err(|error| {
+        tracing::error!("{}", Causes(&error));
+        Failure::Told
+    })
+}
+
+async fn serve(config: &Config) -> Result<(), Error> {
+    let stop = Stop::on_signals().map_err(Error::Signals)?;
+    let (listener, address) = bind(config.listen).await.map_err(|source| Error::Listen {
+        address: config.listen,
+        source,
+    })?;
+    let database = tokio::select! {
+        opened = Database::open(config, Claim::Serve) => opened?,
+        () = stop.requested() => return Ok(()),
+    };
+    let served = answer(config, &database, listener, address, &stop).await;
+    let closed = database.close().await;
+    served?;
+    closed?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Migrates, then answers until it is asked to stop.
+async fn answer(
+    config: &Config,
+    database: &Database,
+    listener: TcpListener,
+    address: SocketAddr,
+    stop: &Stop,
+) -> Result<(), Error> {
+    if config.migrate {
+        for migration in database.migrate(&crate::database::MIGRATOR).await? {
+            tracing::info!(
+                version = migration.version,
+                "migrated: {}",
+                migration.description
+            );
+        }
+    }
+    let router = router(config, database);
+    // An answer is small and whole: it gains nothing by waiting for more to send.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("cannot set TCP_NODELAY: {error}");
+        }
+    });
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.requested());
+    announce(database, address);
+
+    let overdue = async {
+        stop.requested().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(Error::Accept),
+        () = database.lost() => Err(Error::ServerLost),
+        () = overdue => {
+            tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
+            Ok(())
+        }
+    }
+}
+
+/// What the service answers.
+fn router(_config: &Config, _database: &Database) -> Router {
+    Router::new()
+}
+
+/// Tells where it listens and where its database is. Nobody need read it: a
+/// closed stdout does not end the service.
+fn announce(database: &Database, address: SocketAddr) {
+    let _ = output::line(&format!("database: {}", database.describe()));
+    let _ = output::line(&format!("listening on http://{address}"));
+}
