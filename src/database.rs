@@ -104,10 +104,7 @@ impl Database {
     pub async fn open(config: &Config, claim: Claim) -> Result<Self, Error> {
         let (url, server) = match &config.database {
             DatabaseSource::Url(url) => (url.expose().to_owned(), None),
-            DatabaseSource::Managed {
-                data_dir,
-                postgres_bin_dir,
-            } => {
+            DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
                 let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
                 let server = postgres::acquire(&options, claim).await?;
                 (server.url().to_owned(), Some(server))
@@ -166,10 +163,7 @@ impl Database {
             .options
             .connect()
             .await
-            .map_err(|cause| Error::Connect {
-                at: describe(&self.options),
-                cause,
-            })?;
+            .map_err(|cause| Error::Connect { at: describe(&self.options), cause })?;
         let applied = run(migrator, &mut connection).await;
         let _ = connection.close().await;
         applied.map_err(|error| match error {
@@ -211,10 +205,7 @@ impl Database {
 pub async fn running_url(config: &Config) -> Result<Option<String>, Error> {
     match &config.database {
         DatabaseSource::Url(url) => Ok(Some(url.expose().to_owned())),
-        DatabaseSource::Managed {
-            data_dir,
-            postgres_bin_dir,
-        } => {
+        DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
             let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
             Ok(postgres::running(&options).await?)
         }
@@ -235,10 +226,7 @@ pub fn describe_url(url: &str) -> Result<String, Error> {
 /// working folder, and whoever is told its URL has another.
 fn managed_options(data_dir: &Path, bin_dir: Option<&Path>) -> Result<postgres::Options, Error> {
     let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|source| Error::Folder {
-            path: path.to_owned(),
-            source,
-        })
+        std::path::absolute(path).map_err(|source| Error::Folder { path: path.to_owned(), source })
     };
     Ok(postgres::Options {
         data_dir: absolute(data_dir)?,
@@ -263,9 +251,7 @@ async fn connect(url: &str) -> Result<PgConnectOptions, Error> {
         Err(_) => return Err(Error::Silent { at }),
     };
     // 150004 is 15.4. What does not tell speaks the protocol without being Postgres.
-    let version = connection
-        .server_version_num()
-        .map(|number| number / 10_000);
+    let version = connection.server_version_num().map(|number| number / 10_000);
     let _ = connection.close().await;
     match version {
         Some(version) if version < OLDEST_POSTGRES => Err(Error::TooOld { at, version }),
@@ -279,9 +265,7 @@ async fn run<'a>(
 ) -> Result<Vec<&'a Migration>, MigrateError> {
     // The lock is counted, so that holding it here as well makes what is told exact.
     connection.lock().await?;
-    connection
-        .ensure_migrations_table(&migrator.table_name)
-        .await?;
+    connection.ensure_migrations_table(&migrator.table_name).await?;
     let before: HashSet<i64> = connection
         .list_applied_migrations(&migrator.table_name)
         .await?
@@ -290,9 +274,7 @@ async fn run<'a>(
         .collect();
     migrator.run_direct(None, connection, false).await?;
     connection.unlock().await?;
-    let applied = migrator
-        .iter()
-        .filter(|migration| !before.contains(&migration.version));
+    let applied = migrator.iter().filter(|migration| !before.contains(&migration.version));
     Ok(applied.collect())
 }
 
@@ -309,20 +291,12 @@ fn describe(options: &PgConnectOptions) -> String {
     let user = options.get_username();
     let database = options.get_database().unwrap_or(user);
     match options.get_socket() {
-        Some(socket) => format!(
-            "postgres://{user}@localhost/{database}?host={}",
-            socket.display()
-        ),
-        None => format!(
-            "postgres://{user}@{}:{}/{database}",
-            options.get_host(),
-            options.get_port()
-        ),
+        Some(socket) => format!("postgres://{user}@localhost/{database}?host={}", socket.display()),
+        None => {
+            format!("postgres://{user}@{}:{}/{database}", options.get_host(), options.get_port())
+        }
     }
 }
-
-/// The schema's migrations.
-pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 #[cfg(test)]
 mod tests {

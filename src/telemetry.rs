@@ -21,14 +21,8 @@ use crate::config::{Log, LogFormat};
 pub fn init(log: &Log) {
     let filter = EnvFilter::new(&log.filter);
     let terminal = io::stderr().is_terminal();
-    let format = log.format.unwrap_or(if terminal {
-        LogFormat::Human
-    } else {
-        LogFormat::Json
-    });
-    let subscriber = Subscriber::builder()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let format = log.format.unwrap_or(if terminal { LogFormat::Human } else { LogFormat::Json });
+    let subscriber = Subscriber::builder().with_env_filter(filter).with_writer(io::stderr);
     let first = match format {
         LogFormat::Human => {
             let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -51,12 +45,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = message.split('\n').map(str::trim).collect::<Vec<_>>();
     let location = panic.location().map(ToString::to_string);
     let thread = std::thread::current();
-    tracing::error!(
-        location,
-        thread = thread.name(),
-        "panicked: {}",
-        message.join(", ")
-    );
+    tracing::error!(location, thread = thread.name(), "panicked: {}", message.join(", "));
 }
 
 /// An error and its causes, joined by `: `, on one line.

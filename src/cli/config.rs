@@ -6,6 +6,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::call::ProjectId;
 use crate::config::{Auth, Config, DEFAULT_ENDPOINT, DatabaseSource, Endpoint, Flags};
 use crate::database;
 
@@ -42,7 +43,9 @@ struct Report {
 #[serde(rename_all = "snake_case", tag = "kind")]
 enum Database {
     /// The URL is without its password.
-    Url { url: String },
+    Url {
+        url: String,
+    },
     Managed {
         data_dir: String,
         postgres_bin_dir: Option<String>,
@@ -61,7 +64,7 @@ struct Webhook {
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp_tolerance: Option<String>,
     /// Null for all.
-    projects: Option<Vec<String>>,
+    projects: Option<Vec<ProjectId>>,
 }
 
 #[derive(Serialize)]
@@ -77,23 +80,17 @@ pub(super) fn check(options: Options, mut flags: Flags) -> Result<(), Failure> {
     let report = Report::new(config)?;
     match options.format {
         Format::Json => output::json(&report),
-        Format::Text => report
-            .lines()
-            .iter()
-            .try_for_each(|line| output::line(line)),
+        Format::Text => report.lines().iter().try_for_each(|line| output::line(line)),
     }
 }
 
 impl Report {
     fn new(config: Config) -> Result<Self, Failure> {
         let database = match config.database {
-            DatabaseSource::Url(url) => Database::Url {
-                url: database::describe_url(url.expose())?,
-            },
-            DatabaseSource::Managed {
-                data_dir,
-                postgres_bin_dir,
-            } => Database::Managed {
+            DatabaseSource::Url(url) => {
+                Database::Url { url: database::describe_url(url.expose())? }
+            }
+            DatabaseSource::Managed { data_dir, postgres_bin_dir } => Database::Managed {
                 data_dir: data_dir.display().to_string(),
                 postgres_bin_dir: postgres_bin_dir.map(|path| path.display().to_string()),
             },
@@ -107,9 +104,7 @@ impl Report {
             webhooks: config.webhooks.into_iter().map(Webhook::new).collect(),
             max_delivery_bytes: config.max_delivery_bytes,
             provider_utc_offset: config.provider_utc_offset.to_string(),
-            api: Api {
-                require_key: config.api.require_key,
-            },
+            api: Api { require_key: config.api.require_key },
             insecure: config.insecure,
         })
     }
@@ -151,11 +146,7 @@ impl Report {
                 ),
             ),
         ];
-        lines.extend(
-            self.webhooks
-                .iter()
-                .map(|webhook| line("webhook", &webhook.line())),
-        );
+        lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
         lines
     }
 }
@@ -173,17 +164,12 @@ impl Webhook {
             tokens: None,
             public_keys: None,
             timestamp_tolerance: None,
-            projects: endpoint
-                .projects
-                .map(|projects| projects.into_iter().collect()),
+            projects: endpoint.projects.map(|projects| projects.into_iter().collect()),
         };
         match endpoint.auth {
             Auth::None => {}
             Auth::Bearer { tokens } => webhook.tokens = Some(tokens.len()),
-            Auth::RsaSha256 {
-                public_keys,
-                timestamp_tolerance,
-            } => {
+            Auth::RsaSha256 { public_keys, timestamp_tolerance } => {
                 webhook.public_keys = Some(public_keys.len());
                 let tolerance = humantime::format_duration(timestamp_tolerance);
                 webhook.timestamp_tolerance = Some(tolerance.to_string());
@@ -201,9 +187,7 @@ impl Webhook {
             Some(format!("POST {}: auth {}", self.path, self.auth)),
             self.tokens.map(|number| counted(number, "token")),
             self.public_keys.map(|number| counted(number, "public key")),
-            self.timestamp_tolerance
-                .as_ref()
-                .map(|tolerance| format!("times within {tolerance}")),
+            self.timestamp_tolerance.as_ref().map(|tolerance| format!("times within {tolerance}")),
             Some(projects),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

@@ -7,6 +7,7 @@ use sqlx::migrate::Migration;
 use crate::config::Config;
 use crate::database::Database;
 use crate::postgres::Claim;
+use crate::store::MIGRATOR;
 use crate::telemetry;
 
 use super::failure::Failure;
@@ -28,10 +29,7 @@ struct Applied<'a> {
 
 impl<'a> From<&'a Migration> for Applied<'a> {
     fn from(migration: &'a Migration) -> Self {
-        Self {
-            version: migration.version,
-            description: &migration.description,
-        }
+        Self { version: migration.version, description: &migration.description }
     }
 }
 
@@ -39,17 +37,13 @@ impl<'a> From<&'a Migration> for Applied<'a> {
 pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure> {
     telemetry::init(&config.log);
     let database = Database::open(&config, Claim::Join).await?;
-    let migrated = database.migrate(&crate::database::MIGRATOR).await;
+    let migrated = database.migrate(&MIGRATOR).await;
     let closed = database.close().await;
     let applied: Vec<Applied<'_>> = migrated?.into_iter().map(Applied::from).collect();
     match options.format {
         Format::Text if applied.is_empty() => output::line("the database is up to date")?,
         Format::Text => {
-            for Applied {
-                version,
-                description,
-            } in applied
-            {
+            for Applied { version, description } in applied {
                 output::line(&format!("applied {version} {description}"))?;
             }
         }

@@ -117,10 +117,7 @@ struct ServeFlags {
         help = "The address to listen on; port 0 picks a free one [env: CALLSTATE_LISTEN] [default: 127.0.0.1:8080]"
     )]
     listen: Option<String>,
-    #[arg(
-        long,
-        help = "Leave pending migrations alone [env: CALLSTATE_NO_MIGRATE]"
-    )]
+    #[arg(long, help = "Leave pending migrations alone [env: CALLSTATE_NO_MIGRATE]")]
     no_migrate: bool,
     #[arg(
         long,
@@ -160,13 +157,7 @@ impl ServeFlags {
     }
 
     fn are_given(&self) -> bool {
-        let Self {
-            listen,
-            no_migrate,
-            provider_utc_offset,
-            require_key,
-            insecure,
-        } = self;
+        let Self { listen, no_migrate, provider_utc_offset, require_key, insecure } = self;
         listen.is_some()
             || provider_utc_offset.is_some()
             || *no_migrate
@@ -195,10 +186,8 @@ pub fn run() -> ExitCode {
 fn refuse_misplaced(cli: Cli) -> Result<Cli, clap::Error> {
     match cli.command {
         None | Some(Command::Serve(_) | Command::Config(_)) => Ok(cli),
-        Some(_) if cli.serve.are_given() => Err(Cli::command().error(
-            ErrorKind::ArgumentConflict,
-            "an option of serve was given to another command",
-        )),
+        Some(_) if cli.serve.are_given() => Err(Cli::command()
+            .error(ErrorKind::ArgumentConflict, "an option of serve was given to another command")),
         Some(_) => Ok(cli),
     }
 }
@@ -225,10 +214,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
 }
 
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::new)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)?;
     runtime.block_on(command)
 }
 

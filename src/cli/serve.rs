@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use crate::config::Config;
 use crate::database::{self, Database};
 use crate::postgres::Claim;
+use crate::store::MIGRATOR;
 use crate::telemetry::{self, Causes};
 
 use super::failure::Failure;
@@ -33,10 +34,7 @@ enum Error {
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
     #[error("cannot listen on {address}")]
-    Listen {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Database(#[from] database::Error),
     #[error("the connections can no longer be accepted")]
@@ -57,10 +55,9 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
 
 async fn serve(config: &Config) -> Result<(), Error> {
     let stop = Stop::on_signals().map_err(Error::Signals)?;
-    let (listener, address) = bind(config.listen).await.map_err(|source| Error::Listen {
-        address: config.listen,
-        source,
-    })?;
+    let (listener, address) = bind(config.listen)
+        .await
+        .map_err(|source| Error::Listen { address: config.listen, source })?;
     let database = tokio::select! {
         opened = Database::open(config, Claim::Serve) => opened?,
         () = stop.requested() => return Ok(()),
@@ -88,12 +85,8 @@ async fn answer(
     stop: &Stop,
 ) -> Result<(), Error> {
     if config.migrate {
-        for migration in database.migrate(&crate::database::MIGRATOR).await? {
-            tracing::info!(
-                version = migration.version,
-                "migrated: {}",
-                migration.description
-            );
+        for migration in database.migrate(&MIGRATOR).await? {
+            tracing::info!(version = migration.version, "migrated: {}", migration.description);
         }
     }
     let router = router(config, database);

@@ -40,10 +40,7 @@ impl Flags {
     /// No flags, but perhaps the file that `--config` names.
     #[must_use]
     pub fn new(config: Option<PathBuf>) -> Self {
-        Self {
-            config,
-            values: BTreeMap::new(),
-        }
+        Self { config, values: BTreeMap::new() }
     }
 
     /// Notes the value of a flag, if it was given.
@@ -91,21 +88,13 @@ impl Environment {
 
     /// The names of the variables that are set and not empty.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, _)| name.as_str())
+        self.0.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
     }
 }
 
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(variables: [(&str, &str); N]) -> Self {
-        Self(
-            variables
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.into()))
-                .collect(),
-        )
+        Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
     }
 }
 
@@ -134,11 +123,7 @@ impl File {
             });
             Mistake::new(format!("{name}: line {line}: {}", error.message()))
         })?;
-        Ok(Self {
-            name,
-            folder: path.parent().map(Path::to_owned).unwrap_or_default(),
-            table,
-        })
+        Ok(Self { name, folder: path.parent().map(Path::to_owned).unwrap_or_default(), table })
     }
 
     fn get(&self, path: &str) -> Option<&toml::Value> {
@@ -235,10 +220,7 @@ impl Given {
     /// The mistake of a value of another type. It names the type and not the
     /// value, which may be a secret.
     fn other_type(&self, expected: &str) -> Mistake {
-        self.mistake(format!(
-            "expected {expected}, found {}",
-            describe_type(&self.value)
-        ))
+        self.mistake(format!("expected {expected}, found {}", describe_type(&self.value)))
     }
 
     pub(super) fn text(&self) -> Result<&str, Mistake> {
@@ -267,18 +249,15 @@ impl Given {
     {
         let number = match &self.value {
             toml::Value::Integer(number) => *number,
-            toml::Value::String(text) if self.splits => text
-                .parse()
-                .map_err(|_| self.mistake(format!("{text:?} is not a whole number")))?,
+            toml::Value::String(text) if self.splits => {
+                text.parse().map_err(|_| self.mistake(format!("{text:?} is not a whole number")))?
+            }
             _ => return Err(self.other_type("a whole number")),
         };
-        T::try_from(number)
-            .ok()
-            .filter(|number| bounds.contains(number))
-            .ok_or_else(|| {
-                let (low, high) = bounds.into_inner();
-                self.mistake(format!("{number} is not between {low} and {high}"))
-            })
+        T::try_from(number).ok().filter(|number| bounds.contains(number)).ok_or_else(|| {
+            let (low, high) = bounds.into_inner();
+            self.mistake(format!("{number} is not between {low} and {high}"))
+        })
     }
 
     /// The items of a list, which is not empty.

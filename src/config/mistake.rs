@@ -69,11 +69,7 @@ pub struct Mistakes(Vec<Mistake>);
 impl Mistakes {
     /// The mistakes, unless there is none.
     pub(super) fn check(mistakes: Vec<Mistake>) -> Result<(), Self> {
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(Self(mistakes))
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }
 
     /// The mistakes in the order in which they were found.

@@ -189,18 +189,12 @@ impl Config {
         let (path, file) = read_config_file(inputs)?;
         let environment = inputs.environment;
         let read_file = inputs.read_file;
-        let mut reader = Reader {
-            flags: inputs.flags,
-            environment,
-            file,
-            read_file,
-            mistakes: Vec::new(),
-        };
+        let mut reader =
+            Reader { flags: inputs.flags, environment, file, read_file, mistakes: Vec::new() };
         note_unknown_keys(&mut reader);
 
-        let listen = reader.read(&key::LISTEN, |given| {
-            Ok((value::address(given)?, given.source.clone()))
-        });
+        let listen =
+            reader.read(&key::LISTEN, |given| Ok((value::address(given)?, given.source.clone())));
         let (listen, listen_source) =
             listen.unwrap_or_else(|| (DEFAULT_LISTEN, Source::flag("listen")));
         let database = read_database(&mut reader, inputs);
@@ -211,26 +205,18 @@ impl Config {
             // Without one there is a mistake, so that this value is never seen.
             database: database.unwrap_or_else(|| DatabaseSource::Url(Secret::new(""))),
             database_connections: reader
-                .read(&key::DATABASE_CONNECTIONS, |given| {
-                    given.number(DATABASE_CONNECTIONS)
-                })
+                .read(&key::DATABASE_CONNECTIONS, |given| given.number(DATABASE_CONNECTIONS))
                 .unwrap_or(DEFAULT_DATABASE_CONNECTIONS),
-            migrate: !reader
-                .read(&key::NO_MIGRATE, Given::boolean)
-                .unwrap_or(false),
+            migrate: !reader.read(&key::NO_MIGRATE, Given::boolean).unwrap_or(false),
             provider_utc_offset: reader
                 .read(&key::PROVIDER_UTC_OFFSET, value::offset)
                 .unwrap_or(Utc.fix()),
             max_delivery_bytes: reader
-                .read(&key::MAX_DELIVERY_BYTES, |given| {
-                    given.number(MAX_DELIVERY_BYTES)
-                })
+                .read(&key::MAX_DELIVERY_BYTES, |given| given.number(MAX_DELIVERY_BYTES))
                 .unwrap_or(DEFAULT_MAX_DELIVERY_BYTES),
             webhooks: webhooks::read(&mut reader),
             api: Api {
-                require_key: reader
-                    .read(&key::REQUIRE_KEY, Given::boolean)
-                    .unwrap_or(false),
+                require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),
             },
             insecure: reader.read(&key::INSECURE, Given::boolean).unwrap_or(false),
             log: Log {
@@ -287,9 +273,7 @@ fn read_config_file(inputs: &Inputs<'_>) -> Result<(Option<PathBuf>, File), Mist
             .get(FILE_VARIABLE)?
             .map(|path| (PathBuf::from(path), Source::variable(FILE_VARIABLE))),
     };
-    let path = named
-        .as_ref()
-        .map_or(Path::new(DEFAULT_FILE), |(path, _)| path.as_path());
+    let path = named.as_ref().map_or(Path::new(DEFAULT_FILE), |(path, _)| path.as_path());
     let name = path.display().to_string();
     match ((inputs.read_file)(path), named.as_ref()) {
         (Ok(text), _) => Ok((Some(path.to_owned()), File::parse(path, &text)?)),
@@ -314,32 +298,26 @@ fn note_unknown_keys(reader: &mut Reader<'_>) {
             continue;
         }
         let prefix = format!("{name}.");
-        let fields: Vec<_> = known()
-            .filter_map(|path| path.strip_prefix(&prefix))
-            .collect();
+        let fields: Vec<_> = known().filter_map(|path| path.strip_prefix(&prefix)).collect();
         let place = |path: &str| Source::file(&reader.file.name, path);
         match value {
             _ if fields.is_empty() => {
-                let tops = known()
-                    .map(|path| path.split('.').next().unwrap_or(path))
-                    .chain([WEBHOOKS]);
+                let tops =
+                    known().map(|path| path.split('.').next().unwrap_or(path)).chain([WEBHOOKS]);
                 let text = format!("unknown key{}", did_you_mean(name, tops));
                 unknown.push(place(name).mistake(text));
             }
             toml::Value::Table(table) => {
-                for field in table
-                    .keys()
-                    .filter(|field| !fields.contains(&field.as_str()))
-                {
+                for field in table.keys().filter(|field| !fields.contains(&field.as_str())) {
                     let text =
                         format!("unknown key{}", did_you_mean(field, fields.iter().copied()));
                     unknown.push(place(&format!("{prefix}{field}")).mistake(text));
                 }
             }
-            _ => unknown.push(place(name).mistake(format!(
-                "expected a table with the keys {}",
-                fields.join(", ")
-            ))),
+            _ => unknown.push(
+                place(name)
+                    .mistake(format!("expected a table with the keys {}", fields.join(", "))),
+            ),
         }
     }
     reader.mistakes.append(&mut unknown);
@@ -366,10 +344,7 @@ fn read_database(reader: &mut Reader<'_>, inputs: &Inputs<'_>) -> Option<Databas
         ));
         return None;
     };
-    Some(DatabaseSource::Managed {
-        data_dir,
-        postgres_bin_dir,
-    })
+    Some(DatabaseSource::Managed { data_dir, postgres_bin_dir })
 }
 
 /// Where programs keep their data on this platform; for root on Linux, where

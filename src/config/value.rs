@@ -12,6 +12,8 @@ use chrono::FixedOffset;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
+use crate::call::ProjectId;
+
 use super::LogFormat;
 use super::layers::{Environment, Given, ReadFile};
 use super::mistake::Mistake;
@@ -25,9 +27,7 @@ pub(super) fn address(given: &Given) -> Result<SocketAddr, Mistake> {
         .and_then(|port| port.parse().ok())
         .map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     local.or_else(|| text.parse().ok()).ok_or_else(|| {
-        given.mistake(format!(
-            "{text:?} is not an address with a port, such as 127.0.0.1:8080"
-        ))
+        given.mistake(format!("{text:?} is not an address with a port, such as 127.0.0.1:8080"))
     })
 }
 
@@ -42,9 +42,7 @@ pub(super) fn offset(given: &Given) -> Result<FixedOffset, Mistake> {
         _ => None,
     }
     .ok_or_else(|| {
-        given.mistake(format!(
-            "{text:?} is not an offset from UTC, such as +09:00 or -05:30"
-        ))
+        given.mistake(format!("{text:?} is not an offset from UTC, such as +09:00 or -05:30"))
     })
 }
 
@@ -73,19 +71,13 @@ pub(super) fn one_of<T: Copy>(given: &Given, words: &[(&str, T)]) -> Result<T, M
     let known = words.iter().find(|(word, _)| *word == text);
     known.map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        given.mistake(format!(
-            "unknown value {text:?}, expected one of {}",
-            words.join(", ")
-        ))
+        given.mistake(format!("unknown value {text:?}, expected one of {}", words.join(", ")))
     })
 }
 
 /// How log lines are written.
 pub(super) fn log_format(given: &Given) -> Result<LogFormat, Mistake> {
-    one_of(
-        given,
-        &[("human", LogFormat::Human), ("json", LogFormat::Json)],
-    )
+    one_of(given, &[("human", LogFormat::Human), ("json", LogFormat::Json)])
 }
 
 /// A filter of log lines, in the notation of `RUST_LOG`.
@@ -138,23 +130,15 @@ pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// A project's id: 1 to 255 characters, no control characters.
-pub(super) fn project(given: &Given) -> Result<String, Mistake> {
-    let text = given.text()?;
-    let length = text.chars().count();
-    if (1..=255).contains(&length) && !text.chars().any(char::is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err(given
-            .mistake("a project's id has 1 to 255 characters, none of them control characters"))
-    }
+/// A project's id.
+pub(super) fn project(given: &Given) -> Result<ProjectId, Mistake> {
+    ProjectId::new(given.text()?).map_err(|error| given.mistake(error))
 }
 
 /// The start of what is wrapped in every SPKI of an RSA key: the object
 /// identifier 1.2.840.113549.1.1.1 and NULL (RFC 8017, appendix A.1).
-const RSA_ALGORITHM: [u8; 15] = [
-    0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
-];
+const RSA_ALGORITHM: [u8; 15] =
+    [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
 /// An RSA public key as PEM text with one SPKI block (RFC 7468, section 13).
 /// The wrapping is checked here, the numbers where the key is used.
@@ -196,11 +180,7 @@ fn check_public_key(text: &str) -> Result<(), &'static str> {
         .decode(body)
         .map_err(|_| "is damaged: what stands between the PEM lines is not Base64")?;
     let content = sequence(&der).ok_or("is damaged: it is no DER sequence of that length")?;
-    if content.starts_with(&RSA_ALGORITHM) {
-        Ok(())
-    } else {
-        Err("is not an RSA key")
-    }
+    if content.starts_with(&RSA_ALGORITHM) { Ok(()) } else { Err("is not an RSA key") }
 }
 
 /// The content of a DER sequence that is all of `der`.
@@ -212,9 +192,7 @@ fn sequence(der: &[u8]) -> Option<&[u8]> {
         // No RSA key needs more than two bytes for its length: 64 KiB.
         0x81 | 0x82 => {
             let (bytes, content) = rest.split_at_checked(usize::from(first - 0x80))?;
-            let length = bytes
-                .iter()
-                .fold(0, |length, byte| length << 8 | usize::from(*byte));
+            let length = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
             (length, content)
         }
         _ => return None,

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::call::ProjectId;
+
 use super::layers::{Environment, Given, Reader};
 use super::mistake::{Mistake, Source};
 use super::secret::Secret;
@@ -20,13 +22,8 @@ pub const DEFAULT_ENDPOINT: &str = "default";
 const TOKEN_VARIABLE: &str = "RECHO_WEBHOOK_TOKEN";
 
 /// The keys of an endpoint.
-pub(super) const FIELDS: [&str; 5] = [
-    "auth",
-    "tokens",
-    "public_keys",
-    "timestamp_tolerance",
-    "projects",
-];
+pub(super) const FIELDS: [&str; 5] =
+    ["auth", "tokens", "public_keys", "timestamp_tolerance", "projects"];
 
 /// How far a signature's time may be from ours, unless configured: five minutes.
 const TOLERANCE: Duration = Duration::from_mins(5);
@@ -40,7 +37,7 @@ pub struct Endpoint {
     /// How a delivery proves where it comes from.
     pub auth: Auth,
     /// The projects whose deliveries are taken; `None` for all.
-    pub projects: Option<BTreeSet<String>>,
+    pub projects: Option<BTreeSet<ProjectId>>,
 }
 
 /// How a delivery proves where it comes from.
@@ -82,11 +79,8 @@ enum Method {
     RsaSha256,
 }
 
-const METHODS: [(&str, Method); 3] = [
-    ("none", Method::None),
-    ("bearer", Method::Bearer),
-    ("rsa-sha256", Method::RsaSha256),
-];
+const METHODS: [(&str, Method); 3] =
+    [("none", Method::None), ("bearer", Method::Bearer), ("rsa-sha256", Method::RsaSha256)];
 
 impl Method {
     fn name(self) -> &'static str {
@@ -133,9 +127,9 @@ fn without_configuration(reader: &mut Reader<'_>) -> BTreeMap<String, Endpoint> 
     let source = Source::variable(TOKEN_VARIABLE);
     let auth = match reader.environment.get_even_empty(TOKEN_VARIABLE) {
         Ok(None) => Auth::None,
-        Ok(Some(token)) if value::is_token(token.trim()) => Auth::Bearer {
-            tokens: vec![Secret::new(token.trim())],
-        },
+        Ok(Some(token)) if value::is_token(token.trim()) => {
+            Auth::Bearer { tokens: vec![Secret::new(token.trim())] }
+        }
         // An empty token is not taken for none: it would leave the endpoint open.
         Ok(Some(_)) => {
             let text = "is no token: one consists of visible ASCII characters without spaces";
@@ -147,10 +141,7 @@ fn without_configuration(reader: &mut Reader<'_>) -> BTreeMap<String, Endpoint> 
             return BTreeMap::new();
         }
     };
-    let endpoint = Endpoint {
-        auth,
-        projects: None,
-    };
+    let endpoint = Endpoint { auth, projects: None };
     BTreeMap::from([(DEFAULT_ENDPOINT.to_owned(), endpoint)])
 }
 
@@ -190,11 +181,7 @@ fn names(reader: &mut Reader<'_>) -> BTreeSet<String> {
     });
     let of_file: BTreeSet<_> = names.iter().map(|name| variable_name(name)).collect();
     let of_environment = names_in(reader.environment);
-    names.extend(
-        of_environment
-            .into_iter()
-            .filter(|name| !of_file.contains(&variable_name(name))),
-    );
+    names.extend(of_environment.into_iter().filter(|name| !of_file.contains(&variable_name(name))));
     names
 }
 
@@ -219,20 +206,14 @@ fn variable_name(name: &str) -> String {
 
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// Where a field of an endpoint is given: its path in the file, its variable.
 fn places(endpoint: &str, field: &str) -> (String, String) {
     (
         format!("webhooks.{endpoint}.{field}"),
-        format!(
-            "CALLSTATE_WEBHOOKS_{}_{}",
-            variable_name(endpoint),
-            variable_name(field)
-        ),
+        format!("CALLSTATE_WEBHOOKS_{}_{}", variable_name(endpoint), variable_name(field)),
     )
 }
 
@@ -274,24 +255,19 @@ fn endpoint(reader: &mut Reader<'_>, name: &str) -> Option<Endpoint> {
     }
     let auth = match method {
         Method::None => Some(Auth::None),
-        Method::Bearer => list(reader, name, "tokens", |item| {
-            value::token(item, environment, read_file)
-        })
-        .map(|tokens| Auth::Bearer { tokens }),
+        Method::Bearer => {
+            list(reader, name, "tokens", |item| value::token(item, environment, read_file))
+                .map(|tokens| Auth::Bearer { tokens })
+        }
         Method::RsaSha256 => {
             let (path, variable) = places(name, "timestamp_tolerance");
             let timestamp_tolerance = reader
-                .read_below(&path, &[&variable], |given| {
-                    value::duration(given, TOLERANCES)
-                })
+                .read_below(&path, &[&variable], |given| value::duration(given, TOLERANCES))
                 .unwrap_or(TOLERANCE);
             list(reader, name, "public_keys", |item| {
                 value::public_key(item, environment, read_file)
             })
-            .map(|public_keys| Auth::RsaSha256 {
-                public_keys,
-                timestamp_tolerance,
-            })
+            .map(|public_keys| Auth::RsaSha256 { public_keys, timestamp_tolerance })
         }
     };
     let (path, variable) = places(name, "projects");
@@ -310,9 +286,8 @@ fn list<T>(
 ) -> Option<Vec<T>> {
     let before = reader.mistakes.len();
     let (path, variable) = places(endpoint, field);
-    let items = reader.read_below(&path, &[&variable], |given| {
-        given.list()?.iter().map(&understand).collect()
-    });
+    let items = reader
+        .read_below(&path, &[&variable], |given| given.list()?.iter().map(&understand).collect());
     if items.is_none() && reader.mistakes.len() == before {
         let (auth, _) = places(endpoint, "auth");
         let place = place_to_give(reader, endpoint, field);

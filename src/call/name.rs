@@ -1,0 +1,73 @@
+//! Enums whose values have one name each, the same in JSON, SQL and Rust.
+
+/// A name that is none of the names of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is no {kind}")]
+pub struct UnknownName {
+    /// What the name was taken for, such as `status`.
+    pub kind: &'static str,
+    /// The name as it was found.
+    pub name: String,
+}
+
+/// Gives an enum its names: `ALL`, `as_str`, `Display`, `FromStr`, and serde by
+/// name, all from one list.
+macro_rules! named {
+    (
+        $(#[$enum_meta:meta])*
+        pub enum $enum:ident as $kind:literal {
+            $($(#[$meta:meta])* $variant:ident = $name:literal,)+
+        }
+    ) => {
+        $(#[$enum_meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $enum {
+            $($(#[$meta])* $variant,)+
+        }
+
+        impl $enum {
+            /// Every value, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name that JSON, SQL and people use.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $enum {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $enum {
+            type Err = $crate::call::UnknownName;
+
+            fn from_str(name: &str) -> Result<Self, Self::Err> {
+                match name {
+                    $($name => Ok(Self::$variant),)+
+                    _ => Err($crate::call::UnknownName { kind: $kind, name: name.to_owned() }),
+                }
+            }
+        }
+
+        impl serde::Serialize for $enum {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $enum {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                name.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+pub(super) use named;

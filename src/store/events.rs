@@ -1,0 +1,325 @@
+//! The table `events`: a row, the history of a call, and the amendments that
+//! a late event brings to those after it.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sqlx::{PgConnection, PgExecutor, types::Json};
+use uuid::Uuid;
+
+use super::{
+    Error,
+    bucket::Buckets,
+    codec::{Row, count, fingerprint, key},
+};
+use crate::call::{
+    CallError, CallKey, CallSid, ClientId, Disposition, Event, EventType, Fingerprint, Outcome,
+    Position, Rank, Status,
+};
+
+/// An event as it is stored, as far as the fold is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// The event.
+    pub event: Event,
+    /// What it did to the call.
+    pub outcome: Outcome,
+}
+
+/// An event as a call's history shows it.
+#[derive(Debug)]
+pub struct HistoryEvent {
+    /// Its id.
+    pub event_id: Uuid,
+    /// The event and what it did.
+    pub stored: StoredEvent,
+    /// How often it was delivered.
+    pub delivery_count: u32,
+    /// When it was last delivered.
+    pub last_delivered_at: DateTime<Utc>,
+    /// The endpoint that took its first delivery.
+    pub endpoint: String,
+    /// The errors that it carries.
+    pub errors: Vec<CallError>,
+    /// The body of its first delivery, where it was asked for.
+    pub payload: Option<Box<RawValue>>,
+}
+
+/// A row of `events`, as far as the fold is concerned.
+struct FoldRow {
+    project_id: String,
+    call_id: String,
+    fingerprint: Vec<u8>,
+    event_type: String,
+    occurred_at: Option<DateTime<Utc>>,
+    received_at: DateTime<Utc>,
+    call_sid: Option<String>,
+    client_id: Option<String>,
+    provider_status: Option<String>,
+    has_errors: bool,
+    disposition: Disposition,
+    reason: String,
+    from_status: Option<Status>,
+    to_status: Option<Status>,
+    attempt: Option<i32>,
+}
+
+impl FoldRow {
+    fn read(self) -> Result<(CallKey, StoredEvent), Error> {
+        let key = key("events", self.project_id, self.call_id)?;
+        let at = Row { table: "events", key: &key };
+        let call_sid = self.call_sid.map(CallSid::new).transpose();
+        let client_id = self.client_id.map(ClientId::new).transpose();
+        let event = Event {
+            fingerprint: at.read("fingerprint", fingerprint(&self.fingerprint))?,
+            event_type: EventType::of(&self.event_type),
+            occurred_at: self.occurred_at,
+            received_at: self.received_at,
+            call_sid: at.read("call_sid", call_sid)?,
+            client_id: at.read("client_id", client_id)?,
+            provider_status: self.provider_status,
+            has_errors: self.has_errors,
+        };
+        let outcome = Outcome {
+            disposition: self.disposition,
+            from_status: self.from_status,
+            to_status: self.to_status,
+            attempt: at.read("attempt", self.attempt.map(count).transpose())?,
+            reason: self.reason,
+        };
+        Ok((key, StoredEvent { event, outcome }))
+    }
+}
+
+/// All events of these calls.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or a row cannot be.
+pub async fn of_calls(
+    executor: impl PgExecutor<'_>,
+    bucket: i32,
+    keys: &[&CallKey],
+) -> Result<HashMap<CallKey, Vec<StoredEvent>>, Error> {
+    let (call_ids, project_ids) = columns(keys);
+    let rows = sqlx::query_as!(
+        FoldRow,
+        r#"
+        select events.project_id, events.call_id, fingerprint, event_type, occurred_at,
+            received_at, call_sid, client_id, provider_status, errors is not null as "has_errors!",
+            disposition as "disposition: Disposition", reason,
+            from_status as "from_status: Status", to_status as "to_status: Status", attempt
+        from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
+        join events using (call_id, project_id)
+        where bucket = $1
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+    )
+    .fetch_all(executor)
+    .await?;
+    let mut events: HashMap<CallKey, Vec<StoredEvent>> = HashMap::new();
+    for row in rows {
+        let (key, event) = row.read()?;
+        events.entry(key).or_default().push(event);
+    }
+    Ok(events)
+}
+
+/// The two columns of call keys.
+pub(super) fn columns<'k>(keys: &[&'k CallKey]) -> (Vec<&'k str>, Vec<&'k str>) {
+    keys.iter().map(|key| (key.call_id.as_str(), key.project_id.as_str())).unzip()
+}
+
+/// What events turned out to have done, now that their call was folded again.
+pub(super) type Amendment<'a> = (&'a CallKey, Fingerprint, &'a Outcome);
+
+/// Corrects what events did.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub(super) async fn amend(
+    conn: &mut PgConnection,
+    bucket: i32,
+    amendments: &[Amendment<'_>],
+) -> Result<(), Error> {
+    if amendments.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<&CallKey> = amendments.iter().map(|(key, ..)| *key).collect();
+    let (call_ids, project_ids) = columns(&keys);
+    let fingerprints: Vec<&[u8]> = amendments.iter().map(|(_, it, _)| &it.0[..]).collect();
+    let outcomes: Vec<&Outcome> = amendments.iter().map(|(.., outcome)| *outcome).collect();
+    let dispositions: Vec<&str> = outcomes.iter().map(|it| it.disposition.as_str()).collect();
+    let reasons: Vec<&str> = outcomes.iter().map(|it| it.reason.as_str()).collect();
+    let from: Vec<Option<&str>> =
+        outcomes.iter().map(|it| it.from_status.map(Status::as_str)).collect();
+    let to: Vec<Option<&str>> =
+        outcomes.iter().map(|it| it.to_status.map(Status::as_str)).collect();
+    let attempts: Vec<Option<i32>> = outcomes.iter().map(|it| it.attempt.map(as_int)).collect();
+    sqlx::query!(
+        r#"
+        update events set
+            disposition = amended.disposition::event_disposition,
+            reason = amended.reason,
+            from_status = amended.from_status::call_status,
+            to_status = amended.to_status::call_status,
+            attempt = amended.attempt
+        from unnest(
+            $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::int[]
+        ) as amended (
+            call_id, project_id, fingerprint, disposition, reason, from_status, to_status, attempt
+        )
+        where events.bucket = $1
+            and events.call_id = amended.call_id
+            and events.project_id = amended.project_id
+            and events.fingerprint = amended.fingerprint
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+        &fingerprints as &[&[u8]],
+        &dispositions as &[&str],
+        &reasons as &[&str],
+        &from as &[Option<&str>],
+        &to as &[Option<&str>],
+        &attempts as &[Option<i32>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A count as Postgres keeps it.
+pub(super) fn as_int(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// An event that was delivered again.
+pub(super) struct Repetition<'a> {
+    pub(super) key: &'a CallKey,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) deliveries: i32,
+    pub(super) last_delivered_at: DateTime<Utc>,
+}
+
+/// Counts repeated deliveries.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub(super) async fn count_repetitions(
+    conn: &mut PgConnection,
+    bucket: i32,
+    repetitions: &[Repetition<'_>],
+) -> Result<(), Error> {
+    if repetitions.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<&CallKey> = repetitions.iter().map(|it| it.key).collect();
+    let (call_ids, project_ids) = columns(&keys);
+    let fingerprints: Vec<&[u8]> = repetitions.iter().map(|it| &it.fingerprint.0[..]).collect();
+    let deliveries: Vec<i32> = repetitions.iter().map(|it| it.deliveries).collect();
+    let delivered_at: Vec<DateTime<Utc>> =
+        repetitions.iter().map(|it| it.last_delivered_at).collect();
+    sqlx::query!(
+        r#"
+        update events set
+            delivery_count = delivery_count + repeated.deliveries,
+            last_delivered_at = greatest(events.last_delivered_at, repeated.last_delivered_at)
+        from unnest($2::text[], $3::text[], $4::bytea[], $5::int[], $6::timestamptz[])
+            as repeated (call_id, project_id, fingerprint, deliveries, last_delivered_at)
+        where events.bucket = $1
+            and events.call_id = repeated.call_id
+            and events.project_id = repeated.project_id
+            and events.fingerprint = repeated.fingerprint
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+        &fingerprints as &[&[u8]],
+        &deliveries,
+        &delivered_at,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The events of a call in fold order, at most `limit`, those after `after`.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or a row cannot be.
+pub async fn history(
+    executor: impl PgExecutor<'_>,
+    buckets: Buckets,
+    key: &CallKey,
+    after: Option<Position>,
+    limit: u16,
+    with_payload: bool,
+) -> Result<Vec<HistoryEvent>, Error> {
+    let rows = sqlx::query!(
+        r#"
+        select project_id, call_id, fingerprint, event_id, event_type, occurred_at, received_at,
+            call_sid, client_id, provider_status, errors as "errors: Json<Vec<CallError>>",
+            disposition as "disposition: Disposition", reason,
+            from_status as "from_status: Status", to_status as "to_status: Status", attempt,
+            delivery_count, last_delivered_at, endpoint,
+            case when $7 then payload::text end as payload
+        from events
+        where bucket = $1 and call_id = $2 and project_id = $3
+            and ($4::timestamptz is null or (effective_at, rank, fingerprint) > ($4, $5, $6))
+        order by effective_at, rank, fingerprint
+        limit $8
+        "#,
+        buckets.of(key),
+        key.call_id.as_str(),
+        key.project_id.as_str(),
+        after.map(|position| position.effective_at),
+        after.map(|position| position.rank).map_or(0, Rank::get),
+        after.map_or_else(Vec::new, |position| position.fingerprint.0.to_vec()),
+        with_payload,
+        i64::from(limit),
+    )
+    .fetch_all(executor)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let at = Row { table: "events", key };
+            let errors = row.errors.map_or_else(Vec::new, |errors| errors.0);
+            let payload = row.payload.map(RawValue::from_string).transpose();
+            let (_, stored) = FoldRow {
+                project_id: row.project_id,
+                call_id: row.call_id,
+                fingerprint: row.fingerprint,
+                event_type: row.event_type,
+                occurred_at: row.occurred_at,
+                received_at: row.received_at,
+                call_sid: row.call_sid,
+                client_id: row.client_id,
+                provider_status: row.provider_status,
+                has_errors: !errors.is_empty(),
+                disposition: row.disposition,
+                reason: row.reason,
+                from_status: row.from_status,
+                to_status: row.to_status,
+                attempt: row.attempt,
+            }
+            .read()?;
+            Ok(HistoryEvent {
+                event_id: row.event_id,
+                stored,
+                delivery_count: at.read("delivery_count", count(row.delivery_count))?,
+                last_delivered_at: row.last_delivered_at,
+                endpoint: row.endpoint,
+                errors,
+                payload: at.read("payload", payload)?,
+            })
+        })
+        .collect()
+}

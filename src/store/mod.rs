@@ -1,0 +1,84 @@
+//! All SQL, as free functions over an executor, one file per table or path.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`record`](mod@record) | the write path: a batch of deliveries and what they do |
+//! | [`calls`] | the table `calls`: its rows, and looking one up |
+//! | [`events`] | the table `events`: its rows, and a call's history |
+//! | [`quarantine`] | the table `quarantine` |
+//! | [`audit`] | what `verify` compares and `rebuild` repairs |
+//! | [`bucket`] | which bucket a call is in |
+//! | `codec` | domain types as Postgres types |
+//!
+//! What always holds: every statement is checked at compile time; the ones on
+//! the path of a delivery name the bucket as a scalar and take their times as
+//! parameters; a row that the program could not have written is an
+//! [`Error::Corrupt`] which names it, never a panic.
+//!
+//! Deliberately absent: the wire format, HTTP, and time.
+
+pub mod audit;
+pub mod bucket;
+pub mod calls;
+mod codec;
+pub mod events;
+pub mod quarantine;
+pub mod record;
+
+pub use bucket::Buckets;
+pub use record::{Recorded, record};
+
+/// The schema's migrations, the same files that `sqlx migrate run` takes.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Why the store could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused, or is away.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A row says what the program could not have written.
+    #[error("table {table}, {row}, column {column}: {problem}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// Which row.
+        row: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Other writers kept changing the same calls.
+    #[error("the calls kept changing under the write, {rounds} times in a row")]
+    Contended {
+        /// How often it was tried.
+        rounds: u32,
+    },
+}
+
+impl Error {
+    /// Whether the database is away or overloaded, so that the same request may
+    /// succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(error) => match error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => true,
+                // Connection exceptions, rolled back transactions, resources, operator
+                // intervention and system errors: classes 08, 40, 53, 57, 58 of
+                // https://www.postgresql.org/docs/15/errcodes-appendix.html
+                sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                    ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                }),
+                _ => false,
+            },
+            Self::Contended { .. } => true,
+            Self::Corrupt { .. } => false,
+        }
+    }
+}
