@@ -9,6 +9,7 @@
 //! that is not there yet, which is the supervisor's.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -172,9 +173,9 @@ impl Database {
         })
     }
 
-    /// Waits until our own server is gone without having been told to; for ever
-    /// where the server is somebody else's.
-    pub async fn lost(&self) {
+    /// Keeps our own server running, should it die; to be polled as long as the
+    /// database is needed. Does nothing where the server is somebody else's.
+    pub async fn keep(&self) -> Infallible {
         match &self.server {
             Some(server) => server.watch().await,
             None => std::future::pending().await,

@@ -47,8 +47,8 @@ impl Server {
         self.0.clone()
     }
     /// Watches.
-    pub async fn watch(&self) {
-        std::future::pending::<()>().await;
+    pub async fn watch(&self) -> std::convert::Infallible {
+        std::future::pending().await
     }
     /// Releases.
     /// # Errors

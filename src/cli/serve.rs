@@ -39,8 +39,6 @@ enum Error {
     Database(#[from] database::Error),
     #[error("the connections can no longer be accepted")]
     Accept(#[source] io::Error),
-    #[error("its own Postgres ended unexpectedly")]
-    ServerLost,
 }
 
 /// Serves until a signal asks to stop.
@@ -105,7 +103,7 @@ async fn answer(
     };
     tokio::select! {
         served = serving => served.map_err(Error::Accept),
-        () = database.lost() => Err(Error::ServerLost),
+        never = database.keep() => match never {},
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
             Ok(())

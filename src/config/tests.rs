@@ -443,3 +443,30 @@ fn offsets_are_signs_with_hours_and_minutes() {
         assert!(offset(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn the_readme_lists_every_key_with_its_names() {
+    let readme = include_str!("../../README.md");
+    let names = |names: &[&str]| {
+        let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        quoted.join(", ")
+    };
+    for key in key::ALL {
+        let flag = key.flag.map(|flag| format!(" `--{flag}`")).unwrap_or_default();
+        let row = format!("| `{}` | {} |{flag} |", key.path, names(key.variables));
+        assert!(readme.contains(&row), "no row begins with {row}");
+    }
+    for field in super::webhooks::FIELDS {
+        assert!(readme.contains(&format!("\n| `{field}` |")), "{field}");
+    }
+}
+
+#[test]
+fn the_example_of_the_readme_is_right() {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let world = World::new().toml(example).file("recho.pem", RSA_KEY);
+    let config = world.environment([("PARTNER_TOKEN", "token")]).right();
+    assert_eq!(config.webhooks.len(), 2);
+}
