@@ -6,7 +6,7 @@
 //!   the server holds a lock, and the last one out stops it.
 //! - A commit that was answered is on disk: `fsync` stays on, and no setting here trades that away ([`settings`]).
 //! - Killed or cut off at any point, ours or the server's process, the next start mends it: a cluster is complete
-//!   or not there ([`cluster`]), a server is running if it answers ([`running`]).
+//!   or not there ([`cluster`]), a server is running if it answers ([`running`](mod@running)).
 //! - Postgres never runs as root ([`privilege`]).
 //!
 //! Deliberately absent: migrations and anything that knows a table (the store's), upgrades between major versions
