@@ -91,7 +91,6 @@ pub enum Error {
 pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
-    url: String,
     server: Option<Server>,
 }
 
@@ -118,7 +117,6 @@ impl Database {
                     .acquire_timeout(ACQUIRE_TIMEOUT)
                     .connect_lazy_with(options.clone()),
                 options,
-                url,
                 server,
             }),
             Err(error) => {
@@ -137,10 +135,10 @@ impl Database {
         &self.pool
     }
 
-    /// The whole URL, the password included.
+    /// How to make a connection outside the pool.
     #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
     }
 
     /// Where it is, for people: without a password.

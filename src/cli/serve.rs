@@ -3,21 +3,26 @@
 //! In this order, so that what can fail fails early and nothing is left behind:
 //! refuse an exposed address, bind it, open the database, migrate, answer.
 //! Clients that connect before the database is open wait in the backlog. On
-//! the way out: no new connections, what is under way is answered, then the
-//! connections to the database are closed and our own server is given back.
+//! the way out: no new connections, what is under way is committed and
+//! answered, the connections to the database are closed, our own server is
+//! given back.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
-use crate::config::Config;
+use crate::api::webhooks::{Endpoint, Endpoints};
+use crate::api::{self, Service};
+use crate::clock::Clock;
+use crate::config::{self, Config};
 use crate::database::{self, Database};
+use crate::ingest::{self, Ingest};
 use crate::postgres::Claim;
-use crate::store::MIGRATOR;
+use crate::store::{self, Buckets, MIGRATOR};
 use crate::telemetry::{self, Causes};
 
 use super::failure::Failure;
@@ -25,8 +30,12 @@ use super::output;
 use super::stop::Stop;
 
 /// How long a stop waits for the requests under way. Long enough for any that
-/// is not a stream or a client that has gone silent.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// is not a stream or a client that has gone silent; with the writers' time
+/// it stays below the half minute after which supervisors kill.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a stop waits after that for what was taken to be committed.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the service ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +46,8 @@ enum Error {
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Database(#[from] database::Error),
+    #[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
+    Schema(#[source] store::Error),
     #[error("the connections can no longer be accepted")]
     Accept(#[source] io::Error),
 }
@@ -74,7 +85,7 @@ async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Migrates, then answers until it is asked to stop.
+/// Migrates, then answers until it is asked to stop, then commits what was taken.
 async fn answer(
     config: &Config,
     database: &Database,
@@ -87,7 +98,15 @@ async fn answer(
             tracing::info!(version = migration.version, "migrated: {}", migration.description);
         }
     }
-    let router = router(config, database);
+    let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Schema)?;
+    let (ingest, writers) = Ingest::start(ingest::Settings::default(), database.options(), buckets);
+    let router = api::router(Service {
+        pool: database.pool().clone(),
+        buckets,
+        ingest,
+        clock: Clock::system(),
+        endpoints: Arc::new(endpoints(config)),
+    });
     // An answer is small and whole: it gains nothing by waiting for more to send.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
@@ -101,19 +120,32 @@ async fn answer(
         stop.requested().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
-    tokio::select! {
+    let served = tokio::select! {
         served = serving => served.map_err(Error::Accept),
         never = database.keep() => match never {},
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
             Ok(())
         }
+    };
+    // A request that did not end keeps the writers waiting for its delivery.
+    if tokio::time::timeout(COMMIT_TIMEOUT, writers.finish()).await.is_err() {
+        tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());
     }
+    served
 }
 
-/// What the service answers.
-fn router(_config: &Config, _database: &Database) -> Router {
-    Router::new()
+/// The endpoints as the interface knows them.
+fn endpoints(config: &Config) -> Endpoints {
+    let endpoint = |(name, endpoint): (&String, &config::Endpoint)| {
+        let projects = endpoint.projects.iter().flatten().cloned().collect();
+        (name.clone(), Arc::new(Endpoint { name: name.clone(), projects }))
+    };
+    Endpoints {
+        by_name: config.webhooks.iter().map(endpoint).collect(),
+        provider_utc_offset: config.provider_utc_offset,
+        max_body: config.max_delivery_bytes,
+    }
 }
 
 /// Tells where it listens and where its database is. Nobody need read it: a

@@ -1,1 +1,260 @@
-//! x
+//! What `callstate verify` compares: each call against the fold of its events.
+//!
+//! [`check`] takes the calls in key order, some at a time, each time from one
+//! snapshot of the database, so that it may run while the service does.
+//! [`super::refold`] repairs what it finds.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, PgConnection};
+
+use super::{
+    Error,
+    calls::{self, StoredCall},
+    codec::key,
+    events::{self, StoredEvent},
+};
+use crate::call::{Call, CallKey, Fingerprint, Outcome, fold};
+
+/// Something that the store says and the fold does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The call.
+    pub key: CallKey,
+    /// The event, where it is about one.
+    pub event: Option<Fingerprint>,
+    /// The column, or `call` where the whole call is missing or too much.
+    pub field: &'static str,
+    /// What is stored.
+    pub stored: String,
+    /// What the fold gives.
+    pub folded: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.key)?;
+        if let Some(event) = self.event {
+            write!(f, ", event {event}")?;
+        }
+        write!(f, ": {} is stored as {}, folded as {}", self.field, self.stored, self.folded)
+    }
+}
+
+/// What was found out about some calls.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// How many calls were folded.
+    pub calls: usize,
+    /// How many events they have.
+    pub events: usize,
+    /// What differs.
+    pub differences: Vec<Difference>,
+    /// The last call that was looked at; `None` where there were no more.
+    pub last: Option<CallKey>,
+}
+
+/// How many calls and events there are, roughly: what the planner believes.
+///
+/// # Errors
+///
+/// Where the database cannot be asked.
+pub async fn estimate(conn: &mut PgConnection) -> Result<u64, Error> {
+    let calls = sqlx::query_scalar!(
+        r#"
+        select greatest(reltuples, 0)::bigint as "calls!"
+        from pg_class
+        where oid = 'calls'::regclass
+        "#
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(calls.unsigned_abs())
+}
+
+/// Folds the next `limit` calls of a bucket after `after`.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or a row cannot be.
+pub async fn check(
+    conn: &mut PgConnection,
+    bucket: i32,
+    after: Option<&CallKey>,
+    limit: u16,
+) -> Result<Findings, Error> {
+    let mut tx = conn.begin().await?;
+    sqlx::query!("set transaction isolation level repeatable read, read only")
+        .execute(&mut *tx)
+        .await?;
+    let keys = next_keys(&mut tx, bucket, after, limit).await?;
+    let wanted: Vec<&CallKey> = keys.iter().collect();
+    let mut stored = calls::of_keys(&mut *tx, bucket, &wanted).await?;
+    let mut events = events::of_calls(&mut *tx, bucket, &wanted).await?;
+    tx.commit().await?;
+
+    let mut findings = Findings { calls: keys.len(), ..Findings::default() };
+    for key in &keys {
+        let history = events.remove(key).unwrap_or_default();
+        findings.events += history.len();
+        compare(key, stored.remove(key).as_ref(), &history, &mut findings.differences);
+    }
+    findings.last = keys.into_iter().next_back();
+    Ok(findings)
+}
+
+/// The keys of calls, and of events of which the call is missing.
+async fn next_keys(
+    conn: &mut PgConnection,
+    bucket: i32,
+    after: Option<&CallKey>,
+    limit: u16,
+) -> Result<Vec<CallKey>, Error> {
+    let (call_id, project_id) =
+        after.map_or(("", ""), |key| (key.call_id.as_str(), key.project_id.as_str()));
+    let rows = sqlx::query!(
+        r#"
+        with
+        of_calls as (
+            select call_id, project_id
+            from calls
+            where bucket = $1 and (call_id, project_id) > ($2, $3)
+            order by call_id, project_id
+            limit $4
+        ),
+        -- the events between the same bounds: an event without a call shows here
+        of_events as (
+            select call_id, project_id
+            from events
+            where bucket = $1 and (call_id, project_id) > ($2, $3)
+                and (
+                    (select count(*) from of_calls) < $4
+                    or (call_id, project_id) <= (
+                        select call_id, project_id
+                        from of_calls
+                        order by call_id desc, project_id desc
+                        limit 1
+                    )
+                )
+            group by call_id, project_id
+        )
+        select call_id as "call_id!", project_id as "project_id!"
+        from (select * from of_calls union select * from of_events) as keys
+        order by call_id, project_id
+        limit $4
+        "#,
+        bucket,
+        call_id,
+        project_id,
+        i64::from(limit),
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(|row| key("calls", row.project_id, row.call_id)).collect()
+}
+
+/// Compares a call as it is stored with the fold of its events.
+fn compare(
+    key: &CallKey,
+    stored: Option<&StoredCall>,
+    history: &[StoredEvent],
+    differences: &mut Vec<Difference>,
+) {
+    let mut differ = |event, field, stored: String, folded: String| {
+        if stored != folded {
+            differences.push(Difference { key: key.clone(), event, field, stored, folded });
+        }
+    };
+    let mut history: Vec<&StoredEvent> = history.iter().collect();
+    history.sort_by_key(|stored| stored.event.position());
+    let folded = fold(&mut history.iter().map(|stored| &stored.event).collect::<Vec<_>>());
+
+    let Some((call, outcomes)) = folded else {
+        if stored.is_some() {
+            differ(None, "call", "present".to_owned(), "absent".to_owned());
+        }
+        return;
+    };
+    match stored {
+        None => differ(None, "call", "absent".to_owned(), "present".to_owned()),
+        Some(stored) => {
+            let stored_fields = fields_of_call(&stored.call);
+            for (stored, folded) in stored_fields.into_iter().zip(fields_of_call(&call)) {
+                differ(None, stored.0, stored.1, folded.1);
+            }
+            let delivered_at = history.iter().map(|event| event.last_delivered_at).max();
+            let stored_at = Some(stored.last_delivered_at);
+            differ(None, "last_delivered_at", time(stored_at), time(delivered_at));
+        }
+    }
+    for (stored, folded) in history.iter().zip(&outcomes) {
+        let event = Some(stored.event.fingerprint);
+        let stored_fields = fields_of_outcome(&stored.outcome);
+        for (stored, folded) in stored_fields.into_iter().zip(fields_of_outcome(folded)) {
+            differ(event, stored.0, stored.1, folded.1);
+        }
+    }
+}
+
+type Field = (&'static str, String);
+
+fn fields_of_call(call: &Call) -> [Field; 16] {
+    // Taken apart, so that a new member cannot be forgotten here.
+    let Call {
+        direction,
+        status,
+        attempts,
+        client_id,
+        provider_status,
+        has_errors,
+        event_count,
+        anomaly_count,
+        microseconds_in_status,
+        status_since,
+        first_event_at,
+        ended_at,
+        updated_at,
+        last,
+    } = call;
+    [
+        ("direction", shown(*direction)),
+        ("status", status.to_string()),
+        ("attempts", serde_json::to_string(attempts).unwrap_or_default()),
+        ("client_id", shown(client_id.as_ref())),
+        ("provider_status", shown(provider_status.as_ref())),
+        ("has_errors", has_errors.to_string()),
+        ("event_count", event_count.to_string()),
+        ("anomaly_count", anomaly_count.to_string()),
+        (
+            "microseconds_in_status",
+            serde_json::to_string(microseconds_in_status).unwrap_or_default(),
+        ),
+        ("status_since", time(*status_since)),
+        ("first_event_at", time(Some(*first_event_at))),
+        ("last_event_at", time(Some(last.effective_at))),
+        ("last_event_rank", last.rank.get().to_string()),
+        ("last_event_fingerprint", last.fingerprint.to_string()),
+        ("ended_at", time(*ended_at)),
+        ("updated_at", time(Some(*updated_at))),
+    ]
+}
+
+fn fields_of_outcome(outcome: &Outcome) -> [Field; 5] {
+    let Outcome { disposition, from_status, to_status, attempt, reason } = outcome;
+    [
+        ("disposition", disposition.to_string()),
+        ("from_status", shown(*from_status)),
+        ("to_status", shown(*to_status)),
+        ("attempt", shown(*attempt)),
+        ("reason", reason.clone()),
+    ]
+}
+
+fn shown(value: Option<impl fmt::Display>) -> String {
+    value.map_or_else(|| "null".to_owned(), |value| value.to_string())
+}
+
+fn time(at: Option<DateTime<Utc>>) -> String {
+    shown(at.map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)))
+}

@@ -1,14 +1,16 @@
 //! The table `calls`: a row and the call that it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgExecutor, types::Json};
+use sqlx::{PgConnection, PgExecutor, types::Json};
+use uuid::Uuid;
 
 use super::{
     Error,
     bucket::Buckets,
     codec::{Row, count, fingerprint, key},
+    events::columns,
 };
 use crate::call::{
     Attempt, Call, CallError, CallId, CallKey, Direction, Position, ProjectId, Status,
@@ -86,9 +88,18 @@ impl TryFrom<CallRow> for StoredCall {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToldError {
     /// The event.
-    pub event_id: uuid::Uuid,
+    pub event_id: Uuid,
     /// What it told.
     pub error: CallError,
+}
+
+/// A call as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundCall {
+    /// The call.
+    pub stored: StoredCall,
+    /// The errors that its events told, in fold order.
+    pub errors: Vec<ToldError>,
 }
 
 /// The calls of that id, one in each project that has one, in the order of
@@ -102,9 +113,8 @@ pub async fn by_call_id(
     buckets: Buckets,
     call_id: &CallId,
     project_id: Option<&ProjectId>,
-) -> Result<Vec<StoredCall>, Error> {
-    sqlx::query_as!(
-        CallRow,
+) -> Result<Vec<FoundCall>, Error> {
+    sqlx::query!(
         r#"
         select project_id, call_id, version,
             direction as "direction: Direction", status as "status: Status",
@@ -112,7 +122,18 @@ pub async fn by_call_id(
             has_errors, event_count, anomaly_count,
             microseconds_in_status as "microseconds_in_status: Json<BTreeMap<Status, i64>>",
             status_since, first_event_at, last_event_at, last_event_rank,
-            last_event_fingerprint, ended_at, updated_at, last_delivered_at
+            last_event_fingerprint, ended_at, updated_at, last_delivered_at,
+            -- told in the same statement, so that call and errors are of one moment
+            case when has_errors then (
+                select jsonb_agg(
+                    jsonb_build_array(event_id, errors) order by effective_at, rank, fingerprint
+                )
+                from events
+                where events.bucket = calls.bucket
+                    and events.call_id = calls.call_id
+                    and events.project_id = calls.project_id
+                    and errors is not null
+            ) end as "told: Json<Vec<(Uuid, Vec<CallError>)>>"
         from calls
         where bucket = any($1) and call_id = $2 and ($3::text is null or project_id = $3)
         order by project_id
@@ -124,38 +145,138 @@ pub async fn by_call_id(
     .fetch_all(executor)
     .await?
     .into_iter()
-    .map(TryInto::try_into)
+    .map(|row| {
+        let told = row.told.map_or_else(Vec::new, |told| told.0);
+        let stored = CallRow {
+            project_id: row.project_id,
+            call_id: row.call_id,
+            version: row.version,
+            direction: row.direction,
+            status: row.status,
+            attempts: row.attempts,
+            client_id: row.client_id,
+            provider_status: row.provider_status,
+            has_errors: row.has_errors,
+            event_count: row.event_count,
+            anomaly_count: row.anomaly_count,
+            microseconds_in_status: row.microseconds_in_status,
+            status_since: row.status_since,
+            first_event_at: row.first_event_at,
+            last_event_at: row.last_event_at,
+            last_event_rank: row.last_event_rank,
+            last_event_fingerprint: row.last_event_fingerprint,
+            ended_at: row.ended_at,
+            updated_at: row.updated_at,
+            last_delivered_at: row.last_delivered_at,
+        }
+        .try_into()?;
+        let errors = told
+            .into_iter()
+            .flat_map(|(event_id, errors)| {
+                errors.into_iter().map(move |error| ToldError { event_id, error })
+            })
+            .collect();
+        Ok(FoundCall { stored, errors })
+    })
     .collect()
 }
 
-/// The errors that the events of a call told, in fold order.
+/// The keys of the calls of that id, one in each project that has one, in the
+/// order of their projects.
 ///
 /// # Errors
 ///
-/// Where the database cannot be asked.
-pub async fn errors(
+/// Where the database cannot be asked, or a row cannot be.
+pub async fn keys_by_call_id(
     executor: impl PgExecutor<'_>,
     buckets: Buckets,
-    key: &CallKey,
-) -> Result<Vec<ToldError>, Error> {
-    let told = sqlx::query!(
+    call_id: &CallId,
+    project_id: Option<&ProjectId>,
+) -> Result<Vec<CallKey>, Error> {
+    sqlx::query!(
         r#"
-        select event_id, errors as "errors!: Json<Vec<CallError>>"
-        from events
-        where bucket = $1 and call_id = $2 and project_id = $3 and errors is not null
-        order by effective_at, rank, fingerprint
+        select project_id, call_id
+        from calls
+        where bucket = any($1) and call_id = $2 and ($3::text is null or project_id = $3)
+        order by project_id
         "#,
-        buckets.of(key),
-        key.call_id.as_str(),
-        key.project_id.as_str(),
+        &buckets.all(),
+        call_id.as_str(),
+        project_id.map(ProjectId::as_str),
     )
     .fetch_all(executor)
+    .await?
+    .into_iter()
+    .map(|row| key("calls", row.project_id, row.call_id))
+    .collect()
+}
+
+/// Those of the calls that exist.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or a row cannot be.
+pub(super) async fn of_keys(
+    executor: impl PgExecutor<'_>,
+    bucket: i32,
+    keys: &[&CallKey],
+) -> Result<HashMap<CallKey, StoredCall>, Error> {
+    let (call_ids, project_ids) = columns(keys);
+    sqlx::query_as!(
+        CallRow,
+        r#"
+        select calls.project_id, calls.call_id, version,
+            direction as "direction: Direction", status as "status: Status",
+            attempts as "attempts: Json<Vec<Attempt>>", client_id, provider_status,
+            has_errors, event_count, anomaly_count,
+            microseconds_in_status as "microseconds_in_status: Json<BTreeMap<Status, i64>>",
+            status_since, first_event_at, last_event_at, last_event_rank,
+            last_event_fingerprint, ended_at, updated_at, last_delivered_at
+        from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
+        join calls using (call_id, project_id)
+        where bucket = $1
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+    )
+    .fetch_all(executor)
+    .await?
+    .into_iter()
+    .map(|row| {
+        let stored = StoredCall::try_from(row)?;
+        Ok((stored.key.clone(), stored))
+    })
+    .collect()
+}
+
+/// Removes calls.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub(super) async fn remove(
+    conn: &mut PgConnection,
+    bucket: i32,
+    keys: &[&CallKey],
+) -> Result<(), Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let (call_ids, project_ids) = columns(keys);
+    sqlx::query!(
+        r#"
+        delete from calls
+        using unnest($2::text[], $3::text[]) as removed (call_id, project_id)
+        where calls.bucket = $1
+            and calls.call_id = removed.call_id
+            and calls.project_id = removed.project_id
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+    )
+    .execute(conn)
     .await?;
-    Ok(told
-        .into_iter()
-        .flat_map(|row| {
-            let event_id = row.event_id;
-            row.errors.0.into_iter().map(move |error| ToldError { event_id, error })
-        })
-        .collect())
+    Ok(())
 }

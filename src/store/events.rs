@@ -25,6 +25,8 @@ pub struct StoredEvent {
     pub event: Event,
     /// What it did to the call.
     pub outcome: Outcome,
+    /// When it was last delivered.
+    pub last_delivered_at: DateTime<Utc>,
 }
 
 /// An event as a call's history shows it.
@@ -36,8 +38,6 @@ pub struct HistoryEvent {
     pub stored: StoredEvent,
     /// How often it was delivered.
     pub delivery_count: u32,
-    /// When it was last delivered.
-    pub last_delivered_at: DateTime<Utc>,
     /// The endpoint that took its first delivery.
     pub endpoint: String,
     /// The errors that it carries.
@@ -63,6 +63,7 @@ struct FoldRow {
     from_status: Option<Status>,
     to_status: Option<Status>,
     attempt: Option<i32>,
+    last_delivered_at: DateTime<Utc>,
 }
 
 impl FoldRow {
@@ -88,7 +89,7 @@ impl FoldRow {
             attempt: at.read("attempt", self.attempt.map(count).transpose())?,
             reason: self.reason,
         };
-        Ok((key, StoredEvent { event, outcome }))
+        Ok((key, StoredEvent { event, outcome, last_delivered_at: self.last_delivered_at }))
     }
 }
 
@@ -109,7 +110,8 @@ pub async fn of_calls(
         select events.project_id, events.call_id, fingerprint, event_type, occurred_at,
             received_at, call_sid, client_id, provider_status, errors is not null as "has_errors!",
             disposition as "disposition: Disposition", reason,
-            from_status as "from_status: Status", to_status as "to_status: Status", attempt
+            from_status as "from_status: Status", to_status as "to_status: Status", attempt,
+            last_delivered_at
         from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
         join events using (call_id, project_id)
         where bucket = $1
@@ -309,13 +311,13 @@ pub async fn history(
                 from_status: row.from_status,
                 to_status: row.to_status,
                 attempt: row.attempt,
+                last_delivered_at: row.last_delivered_at,
             }
             .read()?;
             Ok(HistoryEvent {
                 event_id: row.event_id,
                 stored,
                 delivery_count: at.read("delivery_count", count(row.delivery_count))?,
-                last_delivered_at: row.last_delivered_at,
                 endpoint: row.endpoint,
                 errors,
                 payload: at.read("payload", payload)?,

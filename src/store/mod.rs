@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`record`](mod@record) | the write path: a batch of deliveries and what they do |
+//! | `write` | the one statement that writes a batch |
 //! | [`calls`] | the table `calls`: its rows, and looking one up |
 //! | [`events`] | the table `events`: its rows, and a call's history |
 //! | [`quarantine`] | the table `quarantine` |
@@ -24,9 +25,10 @@ mod codec;
 pub mod events;
 pub mod quarantine;
 pub mod record;
+mod write;
 
 pub use bucket::Buckets;
-pub use record::{Recorded, record};
+pub use record::{Recorded, record, refold};
 
 /// The schema's migrations, the same files that `sqlx migrate run` takes.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -63,22 +65,41 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Database(error) => match error {
+            Self::Database(
                 sqlx::Error::Io(_)
                 | sqlx::Error::Tls(_)
                 | sqlx::Error::PoolTimedOut
                 | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => true,
-                // Connection exceptions, rolled back transactions, resources, operator
-                // intervention and system errors: classes 08, 40, 53, 57, 58 of
-                // https://www.postgresql.org/docs/15/errcodes-appendix.html
-                sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                    ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                }),
-                _ => false,
-            },
-            Self::Contended { .. } => true,
+                | sqlx::Error::WorkerCrashed,
+            )
+            | Self::Contended { .. } => true,
+            // Connection exceptions, rolled back transactions, insufficient resources,
+            // operator intervention and system errors.
+            Self::Database(_) => self.is_of_class(&["08", "40", "53", "57", "58"]),
             Self::Corrupt { .. } => false,
         }
+    }
+
+    /// Whether Postgres rolled the transaction back for the sake of another one,
+    /// so that the same may succeed at once.
+    #[must_use]
+    pub fn is_rollback(&self) -> bool {
+        self.is_of_class(&["40"])
+    }
+
+    /// Whether Postgres refuses the values themselves: data exceptions and
+    /// program limits.
+    #[must_use]
+    pub fn is_about_data(&self) -> bool {
+        self.is_of_class(&["22", "54"])
+    }
+
+    /// Whether it is an error of Postgres of one of these classes, as in
+    /// <https://www.postgresql.org/docs/15/errcodes-appendix.html>.
+    fn is_of_class(&self, classes: &[&str]) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        error.code().is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
     }
 }

@@ -1,0 +1,42 @@
+//! `GET /health/live` and `GET /health/ready`.
+
+use std::time::Duration;
+
+use axum::{Json, extract::State, http::Uri};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::{Problem, Service, query::Query};
+use crate::store::Buckets;
+
+/// How long the database may take to answer before it counts as away.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Serialize)]
+pub(super) struct Health {
+    status: &'static str,
+}
+
+/// The process runs.
+pub(super) async fn live(uri: Uri) -> Result<Json<Health>, Problem> {
+    Query::of(&uri).finish()?;
+    Ok(Json(Health { status: "live" }))
+}
+
+/// The database answers, so that deliveries can be taken.
+pub(super) async fn ready(
+    State(service): State<Service>,
+    uri: Uri,
+) -> Result<Json<Health>, Problem> {
+    Query::of(&uri).finish()?;
+    match timeout(PATIENCE, Buckets::of_database(&service.pool)).await {
+        Ok(Ok(_)) => Ok(Json(Health { status: "ready" })),
+        Ok(Err(error)) => {
+            Err(Problem::unavailable("The database is away.", Some(error.to_string())))
+        }
+        Err(_) => Err(Problem::unavailable(
+            "The database does not answer.",
+            Some(format!("the database did not answer within {PATIENCE:?}")),
+        )),
+    }
+}

@@ -1,0 +1,181 @@
+//! `GET /calls/{call_id}/history`: the events of a call, in fold order.
+
+use axum::{Json, extract::State, http::Uri};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    Problem, Service,
+    calls::only_one,
+    query::{CallIdInPath, Query},
+};
+use crate::{
+    call::{CallError, CallId, CallSid, Disposition, Fingerprint, Position, ProjectId, Status},
+    store::{
+        calls::keys_by_call_id,
+        events::{self, HistoryEvent},
+    },
+};
+
+/// The most events on a page.
+const MAX_LIMIT: u16 = 500;
+
+/// The most events on a page that shows their payloads, which may be large.
+const MAX_LIMIT_WITH_PAYLOAD: u16 = 100;
+
+/// A page of a call's history.
+#[derive(Debug, Serialize)]
+pub(super) struct HistoryDocument {
+    call_id: CallId,
+    project_id: ProjectId,
+    events: Vec<EventDocument>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct EventDocument {
+    event_id: Uuid,
+    event_type: String,
+    status: Option<Status>,
+    disposition: Disposition,
+    reason: String,
+    from_status: Option<Status>,
+    to_status: Option<Status>,
+    attempt: Option<u32>,
+    call_sid: Option<CallSid>,
+    occurred_at: Option<DateTime<Utc>>,
+    received_at: DateTime<Utc>,
+    effective_at: DateTime<Utc>,
+    delivery_count: u32,
+    last_delivered_at: DateTime<Utc>,
+    endpoint: String,
+    errors: Vec<CallError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Box<RawValue>>,
+}
+
+impl From<HistoryEvent> for EventDocument {
+    fn from(shown: HistoryEvent) -> Self {
+        let (event, outcome) = (shown.stored.event, shown.stored.outcome);
+        Self {
+            event_id: shown.event_id,
+            event_type: event.event_type.as_str().to_owned(),
+            status: Some(event.status()).filter(|status| *status != Status::Unknown),
+            disposition: outcome.disposition,
+            reason: outcome.reason,
+            from_status: outcome.from_status,
+            to_status: outcome.to_status,
+            attempt: outcome.attempt,
+            occurred_at: event.occurred_at,
+            received_at: event.received_at,
+            effective_at: event.effective_at(),
+            call_sid: event.call_sid,
+            delivery_count: shown.delivery_count,
+            last_delivered_at: shown.stored.last_delivered_at,
+            endpoint: shown.endpoint,
+            errors: shown.errors,
+            payload: shown.payload,
+        }
+    }
+}
+
+pub(super) async fn show(
+    State(service): State<Service>,
+    CallIdInPath(call_id): CallIdInPath,
+    uri: Uri,
+) -> Result<Json<HistoryDocument>, Problem> {
+    let mut query = Query::of(&uri);
+    let project_id = query.take_project_id();
+    let with_payload = query.take("include", read_include).is_some();
+    let most = if with_payload { MAX_LIMIT_WITH_PAYLOAD } else { MAX_LIMIT };
+    let limit = query.take("limit", |limit| read_limit(limit, most)).unwrap_or(most);
+    let after = query.take("cursor", read_cursor);
+    query.finish()?;
+
+    let keys =
+        keys_by_call_id(&service.pool, service.buckets, &call_id, project_id.as_ref()).await?;
+    let key = only_one(keys, &call_id, |key| &key.project_id)?;
+    // One more than is shown tells whether there is a next page.
+    let mut shown =
+        events::history(&service.pool, service.buckets, &key, after, limit + 1, with_payload)
+            .await?;
+    let has_more = shown.len() > usize::from(limit);
+    shown.truncate(limit.into());
+    let next_cursor =
+        shown.last().filter(|_| has_more).map(|last| write_cursor(last.stored.event.position()));
+    Ok(Json(HistoryDocument {
+        call_id: key.call_id,
+        project_id: key.project_id,
+        events: shown.into_iter().map(EventDocument::from).collect(),
+        next_cursor,
+    }))
+}
+
+fn read_include(include: &str) -> Result<(), String> {
+    if include == "payload" { Ok(()) } else { Err("must be payload".to_owned()) }
+}
+
+fn read_limit(limit: &str, most: u16) -> Result<u16, String> {
+    limit
+        .parse()
+        .ok()
+        .filter(|limit| (1..=most).contains(limit))
+        .ok_or_else(|| format!("must be a number from 1 to {most}"))
+}
+
+/// A cursor is the position of the last event that was shown: microseconds,
+/// rank and fingerprint.
+fn write_cursor(position: Position) -> String {
+    let bytes = [
+        &position.effective_at.timestamp_micros().to_be_bytes()[..],
+        &position.rank.get().to_be_bytes(),
+        &position.fingerprint.0,
+    ]
+    .concat();
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn read_cursor(cursor: &str) -> Result<Position, String> {
+    let position = || {
+        let bytes: [u8; 42] = URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()?;
+        let (at, rest) = bytes.split_first_chunk::<8>()?;
+        let (rank, fingerprint) = rest.split_first_chunk::<2>()?;
+        Some(Position {
+            effective_at: DateTime::from_timestamp_micros(i64::from_be_bytes(*at))?,
+            rank: i16::from_be_bytes(*rank).try_into().ok()?,
+            fingerprint: Fingerprint(fingerprint.try_into().ok()?),
+        })
+    };
+    position().ok_or_else(|| "is no cursor of this service".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_as_it_was_written(
+            microseconds in -62_135_596_800_000_000..253_402_300_799_000_000i64,
+            rank in -1..=7i16,
+            fingerprint: [u8; 32],
+        ) {
+            let position = Position {
+                effective_at: DateTime::from_timestamp_micros(microseconds).unwrap(),
+                rank: rank.try_into().unwrap(),
+                fingerprint: Fingerprint(fingerprint),
+            };
+            prop_assert_eq!(read_cursor(&write_cursor(position)), Ok(position));
+        }
+
+        #[test]
+        fn anything_else_is_refused(cursor in ".{0,64}") {
+            let _ = read_cursor(&cursor);
+        }
+    }
+}

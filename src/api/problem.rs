@@ -1,0 +1,176 @@
+//! Errors as clients see them: `application/problem+json` of [RFC 9457].
+//!
+//! [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{ingest::Refused, store};
+
+/// How long a client should wait before it asks again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Why a request was not answered as it wished.
+#[derive(Debug)]
+pub struct Problem {
+    kind: &'static Kind,
+    detail: String,
+    /// What the log is told and the client is not.
+    cause: Option<String>,
+    /// Members beside those of RFC 9457.
+    more: Vec<(&'static str, serde_json::Value)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+}
+
+/// Carries what the log is told to where it is logged.
+#[derive(Debug, Clone)]
+pub(super) struct Cause(pub(super) String);
+
+#[derive(Debug)]
+struct Kind {
+    status: StatusCode,
+    /// The end of the problem type's URI.
+    name: &'static str,
+    title: &'static str,
+}
+
+#[derive(Serialize)]
+struct Body {
+    #[serde(rename = "type")]
+    uri: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(flatten)]
+    more: BTreeMap<&'static str, serde_json::Value>,
+}
+
+macro_rules! problems {
+    ($($(#[$meta:meta])* $name:ident: $status:ident, $uri:literal, $title:literal;)+) => {
+        impl Problem {
+            $($(#[$meta])*
+            pub fn $name(detail: impl Into<String>) -> Self {
+                const KIND: &Kind =
+                    &Kind { status: StatusCode::$status, name: $uri, title: $title };
+                Self::new(KIND, detail.into())
+            })+
+        }
+    };
+}
+
+problems! {
+    /// A parameter is unknown or has a bad value.
+    bad_parameter: BAD_REQUEST, "bad-parameter", "A parameter is not right";
+    /// The body is not JSON.
+    not_json: BAD_REQUEST, "not-json", "The body is not JSON";
+    /// The body did not come whole.
+    broken_body: BAD_REQUEST, "broken-body", "The body did not come whole";
+    /// The endpoint does not take deliveries of the project.
+    project_refused: FORBIDDEN, "project-refused", "The project is not taken here";
+    /// There is nothing by that name.
+    not_found: NOT_FOUND, "not-found", "There is nothing by that name";
+    /// The route does not take the method.
+    method_not_allowed: METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here";
+    /// Several projects have a call by that id.
+    ambiguous_call: CONFLICT, "ambiguous-call", "Several projects have a call by that id";
+    /// The body is larger than the limit.
+    too_large: PAYLOAD_TOO_LARGE, "too-large", "The body is too large";
+    /// The body is said to be something other than JSON.
+    not_a_json_type: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON";
+    /// The delivery cannot be understood or stored.
+    unusable_delivery: UNPROCESSABLE_ENTITY, "unusable-delivery", "The delivery cannot be understood";
+}
+
+impl Problem {
+    fn new(kind: &'static Kind, detail: String) -> Self {
+        Self { kind, detail, cause: None, more: Vec::new(), header: None }
+    }
+
+    /// Something is wrong inside; the client learns no more than that.
+    pub fn internal(cause: impl Into<String>) -> Self {
+        const KIND: &Kind = &Kind {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            name: "internal",
+            title: "Something went wrong",
+        };
+        let detail = "The cause is in the service's log.".to_owned();
+        Self { cause: Some(cause.into()), ..Self::new(KIND, detail) }
+    }
+
+    /// It cannot be done now; the same request may succeed later.
+    pub fn unavailable(detail: impl Into<String>, cause: Option<String>) -> Self {
+        const KIND: &Kind = &Kind {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            name: "unavailable",
+            title: "Not now",
+        };
+        Self { cause, ..Self::new(KIND, detail.into()) }
+            .with_header(header::RETRY_AFTER, RETRY_AFTER)
+    }
+
+    /// Adds a header.
+    pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some(Box::new((name, value))), ..self }
+    }
+
+    /// Adds a member to the body.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        self.more.push((name, value.into()));
+        self
+    }
+}
+
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        if error.is_transient() {
+            Self::unavailable("The database is away.", Some(error.to_string()))
+        } else {
+            Self::internal(error.to_string())
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let cause = Some(refused.to_string());
+        match refused {
+            Refused::Full => Self::unavailable("More is waiting than can be held.", cause),
+            Refused::Stopping => Self::unavailable("The service is stopping.", cause),
+            Refused::Away(_) => Self::unavailable("The database is away.", cause),
+            Refused::Unstorable(why) => Self {
+                cause,
+                ..Self::unusable_delivery(format!("The delivery cannot be stored: {why}"))
+            },
+            Refused::Broken(why) => Self::internal(why),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let &Kind { status, name, title } = self.kind;
+        let body = Body {
+            uri: format!("urn:callstate:problem:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: self.detail,
+            more: self.more.into_iter().collect(),
+        };
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some((name, value)) = self.header.map(|header| *header) {
+            headers.insert(name, value);
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(Cause(cause));
+        }
+        response
+    }
+}

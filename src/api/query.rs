@@ -1,0 +1,126 @@
+//! Query parameters, read strictly: a parameter that is unknown, given twice or
+//! has a bad value is refused, and all such are named at once. An empty one
+//! counts as absent.
+
+use std::{collections::BTreeMap, fmt::Display};
+
+use axum::{
+    extract::{FromRequestParts, Path},
+    http::{Uri, request::Parts},
+};
+
+use super::Problem;
+use crate::call::{CallId, ProjectId};
+
+/// The parameters of a request that nobody has asked for yet, and what was
+/// wrong with those that were.
+pub(super) struct Query {
+    given: BTreeMap<String, String>,
+    faults: Vec<String>,
+}
+
+impl Query {
+    /// Takes the parameters apart.
+    pub(super) fn of(uri: &Uri) -> Self {
+        let mut query = Self { given: BTreeMap::new(), faults: Vec::new() };
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
+            if value.is_empty() {
+                query.given.entry(name.into_owned()).or_default();
+            } else if let Some(earlier) =
+                query.given.insert(name.clone().into_owned(), value.into_owned())
+                && !earlier.is_empty()
+            {
+                query.faults.push(format!("{name}: is given twice"));
+            }
+        }
+        query
+    }
+
+    /// The parameter of that name, if it is given, as `read` reads it.
+    pub(super) fn take<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.given.remove(name).filter(|value| !value.is_empty())?;
+        match read(&value) {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.faults.push(format!("{name}: {fault}"));
+                None
+            }
+        }
+    }
+
+    /// The parameter `project_id`, if it is given.
+    pub(super) fn take_project_id(&mut self) -> Option<ProjectId> {
+        self.take("project_id", |value| ProjectId::new(value).map_err(|why| why.to_string()))
+    }
+
+    /// Refuses what was wrong, and what nobody asked for.
+    pub(super) fn finish(mut self) -> Result<(), Problem> {
+        self.faults
+            .extend(self.given.into_keys().map(|name| format!("{name}: is no parameter here")));
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::bad_parameter(self.faults.join("; ")))
+        }
+    }
+}
+
+/// The call that the path names.
+pub(super) struct CallIdInPath(pub(super) CallId);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallIdInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let refuse = |why: &dyn Display| Problem::bad_parameter(format!("call_id: {why}"));
+        let Path(call_id) = Path::<PathParameters>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| refuse(&rejection.body_text()))?;
+        CallId::new(call_id.call_id).map(Self).map_err(|error| refuse(&error))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct PathParameters {
+    call_id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(text: &str) -> Result<u16, String> {
+        text.parse().map_err(|_| "must be a number".to_owned())
+    }
+
+    fn query(text: &str) -> Query {
+        Query::of(&format!("/calls?{text}").parse().unwrap())
+    }
+
+    #[test]
+    fn every_bad_parameter_is_named_at_once() {
+        let mut query = query("limit=many&colour=red&project_id=a&project_id=b");
+        assert_eq!(query.take("limit", number), None);
+        assert_eq!(query.take_project_id(), ProjectId::new("b").ok());
+        let detail = format!("{:?}", query.finish().unwrap_err());
+        for fault in [
+            "limit: must be a number",
+            "colour: is no parameter here",
+            "project_id: is given twice",
+        ] {
+            assert!(detail.contains(fault), "{fault} is not in {detail}");
+        }
+    }
+
+    #[test]
+    fn an_empty_parameter_counts_as_absent() {
+        let mut query = query("limit=&limit=3&cursor=");
+        assert_eq!(query.take("limit", number), Some(3));
+        assert_eq!(query.take("cursor", number), None);
+        assert!(query.finish().is_ok());
+    }
+}

@@ -1,0 +1,212 @@
+//! `POST /webhooks/{endpoint}`: takes a delivery.
+//!
+//! What is checked, in this order: endpoint, method, size, authenticity, media
+//! type ([`Authentic`]), then JSON and fields, then the project. A delivery that
+//! is authentic and cannot be understood goes to the quarantine before it is
+//! refused.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    body::{Bytes, to_bytes},
+    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    http::{HeaderMap, HeaderValue, Method, header},
+};
+use chrono::{DateTime, FixedOffset, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Problem, Service};
+use crate::{
+    call::{CallId, CallKey, ProjectId, Status},
+    ingest,
+    recho::{self, Receipt, Unreadable},
+};
+
+/// The endpoint of `POST /webhooks`.
+pub const DEFAULT_ENDPOINT: &str = "default";
+
+/// The headers that are kept with a quarantined delivery. The others may prove
+/// or carry secrets.
+const KEPT_HEADERS: [header::HeaderName; 5] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::DATE,
+    header::USER_AGENT,
+];
+
+/// The endpoints that take deliveries.
+#[derive(Debug)]
+pub struct Endpoints {
+    /// By name.
+    pub by_name: BTreeMap<String, Arc<Endpoint>>,
+    /// The offset from UTC at which the provider writes its `Time:` line.
+    pub provider_utc_offset: FixedOffset,
+    /// The largest body that is taken, in bytes.
+    pub max_body: usize,
+}
+
+/// One endpoint.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its name, the last part of its route.
+    pub name: String,
+    /// The projects that it takes; all, where there are none.
+    pub projects: Vec<ProjectId>,
+}
+
+impl Endpoint {
+    fn takes(&self, project_id: &ProjectId) -> bool {
+        self.projects.is_empty() || self.projects.contains(project_id)
+    }
+}
+
+/// What became of a delivery.
+#[derive(Debug, Serialize)]
+pub(super) struct Taken {
+    event_id: Uuid,
+    project_id: ProjectId,
+    call_id: CallId,
+    disposition: &'static str,
+    status: Status,
+}
+
+/// A body of which is known where it comes from, to the endpoint's satisfaction.
+pub(super) struct Authentic {
+    endpoint: Arc<Endpoint>,
+    headers: HeaderMap,
+    body: Bytes,
+    received_at: DateTime<Utc>,
+}
+
+#[derive(serde::Deserialize)]
+struct PathParameters {
+    endpoint: Option<String>,
+}
+
+impl FromRequest<Service> for Authentic {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, service: &Service) -> Result<Self, Problem> {
+        let received_at = service.clock.now();
+        let (mut parts, body) = request.into_parts();
+        let no_such_endpoint = || Problem::not_found("there is no such endpoint");
+        let Path(path) = Path::<PathParameters>::from_request_parts(&mut parts, service)
+            .await
+            .map_err(|_| no_such_endpoint())?;
+        let name = path.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
+        let endpoint = service.endpoints.by_name.get(name).cloned().ok_or_else(no_such_endpoint)?;
+        if parts.method != Method::POST {
+            return Err(Problem::method_not_allowed("a webhook takes POST")
+                .with_header(header::ALLOW, HeaderValue::from_static("POST")));
+        }
+        let max_body = service.endpoints.max_body;
+        let body = to_bytes(body, max_body).await.map_err(|error| {
+            let is_too_large = std::error::Error::source(&error)
+                .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
+            if is_too_large {
+                Problem::too_large(format!("a delivery has at most {max_body} bytes"))
+            } else {
+                Problem::broken_body("the body ended before its end")
+            }
+        })?;
+        check_media_type(&parts.headers)?;
+        Ok(Self { endpoint, headers: parts.headers, body, received_at })
+    }
+}
+
+/// Refuses a body that is said to be something other than JSON.
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let essence = content_type
+        .to_str()
+        .ok()
+        .and_then(|value| value.split(';').next())
+        .map(|essence| essence.trim().to_ascii_lowercase());
+    let is_json = essence.is_some_and(|essence| {
+        essence == "application/json"
+            || essence == "text/json"
+            || (essence.starts_with("application/") && essence.ends_with("+json"))
+    });
+    if is_json {
+        Ok(())
+    } else {
+        Err(Problem::not_a_json_type("Content-Type must be application/json, or missing"))
+    }
+}
+
+pub(super) async fn take(
+    State(service): State<Service>,
+    delivery: Authentic,
+) -> Result<Json<Taken>, Problem> {
+    let receipt = Receipt {
+        endpoint: &delivery.endpoint.name,
+        received_at: delivery.received_at,
+        provider_utc_offset: service.endpoints.provider_utc_offset,
+    };
+    let understood = match recho::read(&delivery.body, receipt) {
+        Ok(understood) => understood,
+        Err(unreadable) => return Err(keep(&service, &delivery, unreadable).await),
+    };
+    let CallKey { call_id, project_id } = understood.key.clone();
+    if !delivery.endpoint.takes(&project_id) {
+        return Err(Problem::project_refused("this endpoint does not take that project"));
+    }
+    match service.ingest.take(understood).await {
+        Ok(recorded) => Ok(Json(Taken {
+            event_id: recorded.event_id,
+            project_id,
+            call_id,
+            disposition: recorded.disposition.map_or("duplicate", |it| it.as_str()),
+            status: recorded.status,
+        })),
+        Err(ingest::Refused::Unstorable(why)) => {
+            let reason = format!("the delivery cannot be stored: {why}");
+            quarantine(&service, &delivery, &reason).await?;
+            Err(Problem::unusable_delivery(reason))
+        }
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+/// Keeps a delivery that cannot be understood, then says why it was refused.
+async fn keep(service: &Service, delivery: &Authentic, unreadable: Unreadable) -> Problem {
+    let reason = unreadable.to_string();
+    if let Err(problem) = quarantine(service, delivery, &reason).await {
+        return problem;
+    }
+    match unreadable {
+        Unreadable::NotJson(_) => Problem::not_json(reason),
+        Unreadable::Fields(_) => Problem::unusable_delivery(reason),
+    }
+}
+
+async fn quarantine(service: &Service, delivery: &Authentic, reason: &str) -> Result<(), Problem> {
+    let headers: serde_json::Map<String, serde_json::Value> = KEPT_HEADERS
+        .iter()
+        .filter_map(|name| {
+            let value = delivery.headers.get(name)?.to_str().ok()?;
+            Some((name.to_string(), value.into()))
+        })
+        .collect();
+    ingest::quarantine(
+        &service.pool,
+        &delivery.endpoint.name,
+        reason,
+        &headers.into(),
+        &delivery.body,
+        delivery.received_at,
+    )
+    .await?;
+    tracing::warn!(
+        endpoint = delivery.endpoint.name,
+        bytes = delivery.body.len(),
+        reason,
+        "a delivery that cannot be understood is in quarantine",
+    );
+    Ok(())
+}

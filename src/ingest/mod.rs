@@ -1,0 +1,149 @@
+//! From an understood delivery to its commit.
+//!
+//! Handlers hand a delivery to [`Ingest::take`] and wait. It goes into the
+//! bounded queue of one of a few writers, always the same one for the same
+//! call, so that events of one call seldom compete. A [`writer`] commits
+//! whatever has gathered as one batch and then answers all of it; a lone
+//! delivery does not wait for company.
+//!
+//! What always holds: a delivery is answered well only after its commit; one
+//! that was taken is committed even when nobody waits for the answer any more;
+//! what waits is bounded, by [`Settings::queue`] for each writer.
+//!
+//! Deliberately absent: HTTP, and what makes a delivery authentic.
+
+mod writer;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use ring::digest::{SHA256, digest};
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use crate::{
+    call::{CallKey, Delivery},
+    recho::fingerprint::uuid_of,
+    store::{self, Buckets, Recorded, quarantine::Quarantined},
+};
+use writer::{Job, Writer};
+
+/// How much is done at once, and how much may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How many writers commit side by side, each with a connection of its own.
+    pub writers: usize,
+    /// The most deliveries that one transaction commits.
+    pub batch: usize,
+    /// The most deliveries that wait for one writer.
+    pub queue: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { writers: 2, batch: 256, queue: 4096 }
+    }
+}
+
+/// Why a delivery was not taken. It may be sent again, unless it is unstorable.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refused {
+    /// As much is waiting as may.
+    #[error("more deliveries are waiting than can be held")]
+    Full,
+    /// The service stops.
+    #[error("the service is stopping")]
+    Stopping,
+    /// The database is away, or overloaded.
+    #[error("the database cannot be written to: {0}")]
+    Away(String),
+    /// The database refuses just this delivery for what it says.
+    #[error("the delivery cannot be stored: {0}")]
+    Unstorable(String),
+    /// Something is wrong with the store or the program.
+    #[error("the delivery could not be stored: {0}")]
+    Broken(String),
+}
+
+/// The way in.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    queues: Vec<mpsc::Sender<Job>>,
+}
+
+/// The writers behind an [`Ingest`].
+#[derive(Debug)]
+pub struct Writers(JoinSet<()>);
+
+impl Ingest {
+    /// Starts the writers.
+    #[must_use]
+    pub fn start(
+        settings: Settings,
+        options: &PgConnectOptions,
+        buckets: Buckets,
+    ) -> (Self, Writers) {
+        let mut writers = JoinSet::new();
+        let queues = (0..settings.writers.max(1))
+            .map(|_| {
+                let (sender, jobs) = mpsc::channel(settings.queue.max(1));
+                writers.spawn(Writer::new(options, buckets, settings.batch.max(1), jobs).run());
+                sender
+            })
+            .collect();
+        (Self { queues }, Writers(writers))
+    }
+
+    /// Commits a delivery and tells what it did. Once this was polled, the
+    /// delivery is committed even if the answer is not awaited.
+    ///
+    /// # Errors
+    ///
+    /// Where it was not committed, as far as is known.
+    pub async fn take(&self, delivery: Delivery) -> Result<Recorded, Refused> {
+        let (answer, recorded) = oneshot::channel();
+        let queue = self.queue_of(&delivery.key);
+        queue.try_send(Job { delivery, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Full,
+            mpsc::error::TrySendError::Closed(_) => Refused::Stopping,
+        })?;
+        recorded.await.unwrap_or(Err(Refused::Stopping))
+    }
+
+    /// The queue of the writer that commits a call's deliveries.
+    fn queue_of(&self, key: &CallKey) -> &mpsc::Sender<Job> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let writer = hasher.finish() % self.queues.len() as u64;
+        &self.queues[usize::try_from(writer).expect("less than the number of writers")]
+    }
+}
+
+impl Writers {
+    /// Waits until all that was taken is committed and answered. Every
+    /// [`Ingest`] must be gone, else this waits for more.
+    pub async fn finish(self) {
+        self.0.join_all().await;
+    }
+}
+
+/// Keeps a delivery that could not be understood, byte for byte.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn quarantine(
+    pool: &PgPool,
+    endpoint: &str,
+    reason: &str,
+    headers: &serde_json::Value,
+    body: &[u8],
+    received_at: chrono::DateTime<chrono::Utc>,
+) -> Result<(), store::Error> {
+    // An endpoint's name holds no line feed, so its end is unambiguous.
+    let id = uuid_of(digest(&SHA256, &[endpoint.as_bytes(), b"\n", body].concat()).as_ref());
+    let delivery = Quarantined { id, endpoint, reason, headers, body, received_at };
+    store::quarantine::keep(pool, &delivery).await
+}

@@ -1,0 +1,146 @@
+//! A writer: commits what has gathered, then answers all of it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::Refused;
+use crate::{
+    call::Delivery,
+    store::{self, Buckets, Recorded},
+};
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a batch is tried that Postgres rolled back for the sake of another
+/// transaction.
+const MAX_TRIES: u32 = 5;
+
+/// A delivery on its way, and where to answer.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) delivery: Delivery,
+    pub(super) answer: oneshot::Sender<Result<Recorded, Refused>>,
+}
+
+/// One writer, with its connection and its queue.
+pub(super) struct Writer {
+    options: PgConnectOptions,
+    buckets: Buckets,
+    batch: usize,
+    jobs: mpsc::Receiver<Job>,
+    connection: Option<PgConnection>,
+}
+
+type Answer = oneshot::Sender<Result<Recorded, Refused>>;
+
+impl Writer {
+    pub(super) fn new(
+        options: &PgConnectOptions,
+        buckets: Buckets,
+        batch: usize,
+        jobs: mpsc::Receiver<Job>,
+    ) -> Self {
+        // A plan made while the tables were small would be kept, and scan them
+        // as they grow.
+        let options = options.clone().options([("plan_cache_mode", "force_custom_plan")]);
+        Self { options, buckets, batch, jobs, connection: None }
+    }
+
+    /// Commits until the queue is closed and empty.
+    pub(super) async fn run(mut self) {
+        let mut gathered = Vec::with_capacity(self.batch);
+        while self.jobs.recv_many(&mut gathered, self.batch).await > 0 {
+            // One transaction touches one bucket.
+            let mut by_bucket: BTreeMap<i32, (Vec<Delivery>, Vec<Answer>)> = BTreeMap::new();
+            for Job { delivery, answer } in gathered.drain(..) {
+                let (deliveries, answers) =
+                    by_bucket.entry(self.buckets.of(&delivery.key)).or_default();
+                deliveries.push(delivery);
+                answers.push(answer);
+            }
+            for (bucket, (deliveries, answers)) in by_bucket {
+                self.commit(bucket, &deliveries, answers).await;
+            }
+        }
+        if let Some(connection) = self.connection {
+            // The server notices a closed socket too; a polite end is but quieter in its log.
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Commits a batch and answers it. Where it fails for what is in it, it is
+    /// split until what is at fault stands alone.
+    async fn commit(&mut self, bucket: i32, deliveries: &[Delivery], mut answers: Vec<Answer>) {
+        match self.record(bucket, deliveries).await {
+            Ok(recorded) => {
+                for (answer, recorded) in answers.into_iter().zip(recorded) {
+                    // Nobody may wait any more; it is committed all the same.
+                    let _ = answer.send(Ok(recorded));
+                }
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(deliveries = deliveries.len(), %error, "a batch was not committed");
+                for answer in answers {
+                    let _ = answer.send(Err(Refused::Away(error.to_string())));
+                }
+            }
+            Err(error) if deliveries.len() > 1 => {
+                tracing::warn!(deliveries = deliveries.len(), %error, "a batch is split");
+                let middle = deliveries.len() / 2;
+                let rest = answers.split_off(middle);
+                Box::pin(self.commit(bucket, &deliveries[..middle], answers)).await;
+                Box::pin(self.commit(bucket, &deliveries[middle..], rest)).await;
+            }
+            Err(error) => {
+                let refused = if error.is_about_data() {
+                    Refused::Unstorable(error.to_string())
+                } else {
+                    Refused::Broken(error.to_string())
+                };
+                for answer in answers {
+                    let _ = answer.send(Err(refused.clone()));
+                }
+            }
+        }
+    }
+
+    /// Records a batch, again where Postgres asks for it.
+    async fn record(
+        &mut self,
+        bucket: i32,
+        deliveries: &[Delivery],
+    ) -> Result<Vec<Recorded>, store::Error> {
+        let mut tries = 1;
+        loop {
+            let result = match self.connection().await {
+                Ok(connection) => store::record(connection, bucket, deliveries).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if error.is_rollback() && tries < MAX_TRIES => tries += 1,
+                Err(error) => {
+                    // Whatever state it is in, the next batch wants a sound one.
+                    self.connection = None;
+                    return Err(error);
+                }
+                Ok(recorded) => return Ok(recorded),
+            }
+        }
+    }
+
+    async fn connection(&mut self) -> Result<&mut PgConnection, store::Error> {
+        if self.connection.is_none() {
+            let connection = timeout(CONNECT_TIMEOUT, self.options.connect())
+                .await
+                .map_err(|_| sqlx::Error::PoolTimedOut)??;
+            self.connection = Some(connection);
+        }
+        self.connection.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
+    }
+}
