@@ -1,3 +1,7 @@
 //! The `callstate` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    callstate::cli::run()
+}

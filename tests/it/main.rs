@@ -1,1 +1,3 @@
 //! Tests of the whole program against a real Postgres.
+
+mod managed_postgres;

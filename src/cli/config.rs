@@ -1,0 +1,202 @@
+//! `callstate config check`: reads the configuration and says what it would do.
+//!
+//! It fails where `serve` would refuse to start, and touches nothing: neither
+//! the database nor the address. Secrets are counted, not shown.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::call::ProjectId;
+use crate::config::{Auth, Config, DEFAULT_ENDPOINT, DatabaseSource, Endpoint, Flags};
+use crate::database;
+
+use super::ServeFlags;
+use super::failure::Failure;
+use super::output::{self, Format};
+
+/// The options of `config check`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    serve: ServeFlags,
+    /// How to print the configuration
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// What a configuration would do.
+#[derive(Serialize)]
+struct Report {
+    file: Option<String>,
+    listen: String,
+    database: Database,
+    database_connections: u32,
+    migrate: bool,
+    webhooks: Vec<Webhook>,
+    max_delivery_bytes: usize,
+    provider_utc_offset: String,
+    api: Api,
+    insecure: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+enum Database {
+    /// The URL is without its password.
+    Url {
+        url: String,
+    },
+    Managed {
+        data_dir: String,
+        postgres_bin_dir: Option<String>,
+    },
+}
+
+#[derive(Serialize)]
+struct Webhook {
+    name: String,
+    path: String,
+    auth: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_keys: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp_tolerance: Option<String>,
+    /// Null for all.
+    projects: Option<Vec<ProjectId>>,
+}
+
+#[derive(Serialize)]
+struct Api {
+    require_key: bool,
+}
+
+/// Reads the configuration, and prints what it would do.
+pub(super) fn check(options: Options, mut flags: Flags) -> Result<(), Failure> {
+    options.serve.note(&mut flags);
+    let config = Config::load(&flags)?;
+    config.exposure()?;
+    let report = Report::new(config)?;
+    match options.format {
+        Format::Json => output::json(&report),
+        Format::Text => report.lines().iter().try_for_each(|line| output::line(line)),
+    }
+}
+
+impl Report {
+    fn new(config: Config) -> Result<Self, Failure> {
+        let database = match config.database {
+            DatabaseSource::Url(url) => {
+                Database::Url { url: database::describe_url(url.expose())? }
+            }
+            DatabaseSource::Managed { data_dir, postgres_bin_dir } => Database::Managed {
+                data_dir: data_dir.display().to_string(),
+                postgres_bin_dir: postgres_bin_dir.map(|path| path.display().to_string()),
+            },
+        };
+        Ok(Self {
+            file: config.file.map(|path| path.display().to_string()),
+            listen: format!("http://{}", config.listen),
+            database,
+            database_connections: config.database_connections,
+            migrate: config.migrate,
+            webhooks: config.webhooks.into_iter().map(Webhook::new).collect(),
+            max_delivery_bytes: config.max_delivery_bytes,
+            provider_utc_offset: config.provider_utc_offset.to_string(),
+            api: Api { require_key: config.api.require_key },
+            insecure: config.insecure,
+        })
+    }
+
+    /// For people: a line for each thing, its name in front.
+    fn lines(&self) -> Vec<String> {
+        let line = |name: &str, text: &str| format!("{name:<9} {text}");
+        let file = self.file.as_deref();
+        let migrations = if self.migrate {
+            "pending migrations are run"
+        } else {
+            "pending migrations are left alone"
+        };
+        let database = match &self.database {
+            Database::Url { url } => url.clone(),
+            Database::Managed { data_dir, .. } => format!("a server of its own, in {data_dir}"),
+        };
+        let api = match (self.api.require_key, self.insecure) {
+            (true, _) => "asks for a key",
+            (false, false) => "asks for no key",
+            (false, true) => "asks for no key, even of strangers (insecure)",
+        };
+        let mut lines = vec![
+            line("file", file.unwrap_or("none")),
+            line("listen", &self.listen),
+            line(
+                "database",
+                &format!(
+                    "{database}; {migrations}; at most {} connections",
+                    self.database_connections
+                ),
+            ),
+            line("api", api),
+            line(
+                "delivery",
+                &format!(
+                    "at most {} bytes; times are UTC{}",
+                    self.max_delivery_bytes, self.provider_utc_offset
+                ),
+            ),
+        ];
+        lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
+        lines
+    }
+}
+
+impl Webhook {
+    fn new((name, endpoint): (String, Endpoint)) -> Self {
+        let mut webhook = Self {
+            path: if name == DEFAULT_ENDPOINT {
+                "/webhooks".to_owned()
+            } else {
+                format!("/webhooks/{name}")
+            },
+            name,
+            auth: endpoint.auth.name(),
+            tokens: None,
+            public_keys: None,
+            timestamp_tolerance: None,
+            projects: endpoint.projects.map(|projects| projects.into_iter().collect()),
+        };
+        match endpoint.auth {
+            Auth::None => {}
+            Auth::Bearer { tokens } => webhook.tokens = Some(tokens.len()),
+            Auth::RsaSha256 { public_keys, timestamp_tolerance } => {
+                webhook.public_keys = Some(public_keys.len());
+                let tolerance = humantime::format_duration(timestamp_tolerance);
+                webhook.timestamp_tolerance = Some(tolerance.to_string());
+            }
+        }
+        webhook
+    }
+
+    fn line(&self) -> String {
+        let projects = self.projects.as_ref().map_or_else(
+            || "all projects".to_owned(),
+            |projects| counted(projects.len(), "project"),
+        );
+        let parts = [
+            Some(format!("POST {}: auth {}", self.path, self.auth)),
+            self.tokens.map(|number| counted(number, "token")),
+            self.public_keys.map(|number| counted(number, "public key")),
+            self.timestamp_tolerance.as_ref().map(|tolerance| format!("times within {tolerance}")),
+            Some(projects),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn counted(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}

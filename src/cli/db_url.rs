@@ -1,0 +1,47 @@
+//! `callstate db-url`: prints the URL of the database in use.
+//!
+//! It prints the password as well, if there is one: it is meant for
+//! `psql "$(callstate db-url)"`. It starts nothing, since a server that it
+//! started would be gone before anyone could use the URL.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::config::{Config, DatabaseSource};
+use crate::database;
+use crate::telemetry;
+
+use super::failure::Failure;
+use super::output::{self, Format};
+
+/// The options of `db-url`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// How to print the URL
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    url: String,
+    /// Whether the server is callstate's own.
+    managed: bool,
+}
+
+/// Prints the URL.
+pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure> {
+    telemetry::init(&config.log);
+    let Some(url) = database::running_url(&config).await? else {
+        return Err(Failure::new(
+            "the database is callstate's own and does not run; start it with: callstate serve",
+        ));
+    };
+    match options.format {
+        Format::Text => output::line(&url),
+        Format::Json => output::json(&Answer {
+            url,
+            managed: matches!(config.database, DatabaseSource::Managed { .. }),
+        }),
+    }
+}

@@ -1,0 +1,67 @@
+//! How a command fails, and what is said about it.
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::config::Mistakes;
+use crate::database;
+use crate::telemetry::Causes;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The configuration is wrong: a line for each mistake, exit status 2.
+    Configuration(Mistakes),
+    /// Something failed: one line with its causes, exit status 1.
+    Error(Box<dyn Error + Send + Sync>),
+    /// As before, but it was told already.
+    Told,
+    /// Who read stdout has enough. This is what `head` does, and no failure.
+    StdoutClosed,
+}
+
+impl Failure {
+    /// The failure of an error.
+    pub(super) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Error(error.into())
+    }
+
+    /// Says on stderr what happened, and gives the exit status.
+    pub(super) fn tell(&self) -> ExitCode {
+        // There is nobody to tell that stderr is closed.
+        let say = |text: &dyn std::fmt::Display| {
+            let _ = writeln!(io::stderr(), "callstate: {text}");
+        };
+        match self {
+            Self::Configuration(mistakes) => {
+                mistakes.iter().for_each(|mistake| say(mistake));
+                ExitCode::from(2)
+            }
+            Self::Error(error) => {
+                say(&Causes(error.as_ref()));
+                ExitCode::FAILURE
+            }
+            Self::Told => ExitCode::FAILURE,
+            Self::StdoutClosed => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<Mistakes> for Failure {
+    fn from(mistakes: Mistakes) -> Self {
+        Self::Configuration(mistakes)
+    }
+}
+
+impl From<database::Error> for Failure {
+    fn from(error: database::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<crate::store::Error> for Failure {
+    fn from(error: crate::store::Error) -> Self {
+        Self::new(error)
+    }
+}

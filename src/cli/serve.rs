@@ -1,0 +1,156 @@
+//! `callstate serve`: the service, from the first check to the orderly stop.
+//!
+//! In this order, so that what can fail fails early and nothing is left behind:
+//! refuse an exposed address, bind it, open the database, migrate, answer.
+//! Clients that connect before the database is open wait in the backlog. On
+//! the way out: no new connections, what is under way is answered, then the
+//! connections to the database are closed and our own server is given back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+
+use crate::api::webhooks::{Endpoint, Endpoints};
+use crate::api::{self, Service};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::database::{self, Database};
+use crate::ingest::{self, Ingest};
+use crate::postgres::Claim;
+use crate::store::{self, Buckets, MIGRATOR};
+use crate::telemetry::{self, Causes};
+
+use super::failure::Failure;
+use super::output;
+use super::stop::Stop;
+
+/// How long a stop waits for the requests under way. Long enough for any that
+/// is not a stream or a client that has gone silent.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the service ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot take over the signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("the connections can no longer be accepted")]
+    Accept(#[source] io::Error),
+}
+
+/// Serves until a signal asks to stop.
+pub(super) async fn run(config: Config) -> Result<(), Failure> {
+    config.exposure()?;
+    telemetry::init(&config.log);
+    serve(&config).await.map_err(|error| {
+        tracing::error!("{}", Causes(&error));
+        Failure::Told
+    })
+}
+
+async fn serve(config: &Config) -> Result<(), Error> {
+    let stop = Stop::on_signals().map_err(Error::Signals)?;
+    let (listener, address) = bind(config.listen)
+        .await
+        .map_err(|source| Error::Listen { address: config.listen, source })?;
+    let database = tokio::select! {
+        opened = Database::open(config, Claim::Serve) => opened?,
+        () = stop.requested() => return Ok(()),
+    };
+    let served = answer(config, &database, listener, address, &stop).await;
+    let closed = database.close().await;
+    served?;
+    closed?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Migrates, then answers until it is asked to stop.
+async fn answer(
+    config: &Config,
+    database: &Database,
+    listener: TcpListener,
+    address: SocketAddr,
+    stop: &Stop,
+) -> Result<(), Error> {
+    if config.migrate {
+        for migration in database.migrate(&MIGRATOR).await? {
+            tracing::info!(version = migration.version, "migrated: {}", migration.description);
+        }
+    }
+    let buckets = Buckets::of_database(database.pool()).await?;
+    let (ingest, writers) =
+        Ingest::start(ingest::Settings::default(), &database.pool().connect_options(), buckets);
+    let router = api::router(Service {
+        pool: database.pool().clone(),
+        buckets,
+        ingest,
+        clock: Clock::system(),
+        endpoints: Arc::new(endpoints(config)),
+    });
+    // An answer is small and whole: it gains nothing by waiting for more to send.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("cannot set TCP_NODELAY: {error}");
+        }
+    });
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.requested());
+    announce(database, address);
+
+    let overdue = async {
+        stop.requested().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    let served = tokio::select! {
+        served = serving => served.map_err(Error::Accept),
+        never = database.keep() => match never {},
+        () = overdue => {
+            tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
+            Ok(())
+        }
+    };
+    // The router is gone, and with it the way in: what was taken is committed.
+    if tokio::time::timeout(DRAIN_TIMEOUT, writers.finish()).await.is_err() {
+        tracing::warn!("some deliveries were not committed in {} s", DRAIN_TIMEOUT.as_secs());
+    }
+    served
+}
+
+/// The endpoints as the configuration has them.
+fn endpoints(config: &Config) -> Endpoints {
+    let by_name = config
+        .webhooks
+        .iter()
+        .map(|(name, endpoint)| {
+            let projects = endpoint.projects.clone();
+            (name.clone(), Arc::new(Endpoint { name: name.clone(), projects }))
+        })
+        .collect();
+    Endpoints {
+        by_name,
+        provider_utc_offset: config.provider_utc_offset,
+        max_body: config.max_delivery_bytes,
+    }
+}
+
+/// Tells where it listens and where its database is. Nobody need read it: a
+/// closed stdout does not end the service.
+fn announce(database: &Database, address: SocketAddr) {
+    let _ = output::line(&format!("database: {}", database.describe()));
+    let _ = output::line(&format!("listening on http://{address}"));
+}

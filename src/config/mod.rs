@@ -1,0 +1,360 @@
+//! The configuration: read from four layers, understood once, checked whole.
+//!
+//! Flags win over environment variables, these over `callstate.toml`, that over
+//! the defaults. What comes out is a [`Config`] that cannot be wrong, or
+//! [`Mistakes`]: all of them, a line each, naming the key and where it was
+//! given. No mistake quotes a secret, and `Debug` shows none.
+//!
+//! The file is walked here rather than deserialized: serde stops at the first
+//! mistake, does not know about the other layers, and quotes what it did not
+//! expect, which may be a token.
+//!
+//! Deliberately absent: reloading while the program runs. Restart it.
+
+mod layers;
+mod mistake;
+mod secret;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod value;
+mod webhooks;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use chrono::{FixedOffset, Offset as _, Utc};
+
+pub use self::layers::{Environment, Flags, Key, ReadFile};
+pub use self::mistake::{Mistake, Mistakes, Source};
+pub use self::secret::Secret;
+pub use self::webhooks::{Auth, DEFAULT_ENDPOINT, Endpoint};
+
+use self::layers::{File, Given, Reader};
+use self::suggest::did_you_mean;
+
+/// The configuration of this run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where `listen` was given, for the mistake of [`Config::exposure`].
+    listen_source: Source,
+    /// Where the database is.
+    pub database: DatabaseSource,
+    /// The most connections to hold to the database.
+    pub database_connections: u32,
+    /// Whether `serve` runs pending migrations.
+    pub migrate: bool,
+    /// The offset from UTC of the `Time:` line in `body.text`.
+    pub provider_utc_offset: FixedOffset,
+    /// The largest body of a delivery, in bytes.
+    pub max_delivery_bytes: usize,
+    /// The endpoints that take deliveries, by name; at least one.
+    pub webhooks: BTreeMap<String, Endpoint>,
+    /// Who may ask.
+    pub api: Api,
+    /// Whether the operator accepts that anyone who reaches the address may deliver and ask.
+    pub insecure: bool,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseSource {
+    /// On that server. The URL may hold a password.
+    Url(Secret),
+    /// On a server that callstate keeps for itself.
+    Managed {
+        /// Where it keeps everything.
+        data_dir: PathBuf,
+        /// Where `postgres` and `initdb` are; `None` to look for them.
+        postgres_bin_dir: Option<PathBuf>,
+    },
+}
+
+/// Who may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Whether a request needs an API key.
+    pub require_key: bool,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `None` for human on a terminal and JSON elsewhere.
+    pub format: Option<LogFormat>,
+    /// Which lines, in the notation of `RUST_LOG`; known to be well-formed.
+    pub filter: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Defines the keys, once for reading, once for knowing them all.
+macro_rules! keys {
+    ($($name:ident = $path:literal, [$($variable:literal),+], $flag:expr;)+) => {
+        /// The keys of the configuration, but for those of the endpoints.
+        pub mod key {
+            use super::Key;
+            $(
+                #[doc = concat!("`", $path, "`")]
+                pub static $name: Key = Key {
+                    path: $path,
+                    variables: &[$($variable),+],
+                    flag: $flag,
+                };
+            )+
+            /// All of them.
+            pub(super) static ALL: &[&Key] = &[$(&$name),+];
+        }
+    };
+}
+
+keys! {
+    LISTEN = "listen", ["CALLSTATE_LISTEN"], Some("listen");
+    DATABASE_URL = "database_url", ["CALLSTATE_DATABASE_URL", "DATABASE_URL"], Some("database-url");
+    DATABASE_CONNECTIONS = "database_connections", ["CALLSTATE_DATABASE_CONNECTIONS"], None;
+    DATA_DIR = "data_dir", ["CALLSTATE_DATA_DIR"], Some("data-dir");
+    POSTGRES_BIN_DIR = "postgres_bin_dir", ["CALLSTATE_POSTGRES_BIN_DIR"], Some("postgres-bin-dir");
+    NO_MIGRATE = "no_migrate", ["CALLSTATE_NO_MIGRATE"], Some("no-migrate");
+    PROVIDER_UTC_OFFSET = "provider_utc_offset", ["CALLSTATE_PROVIDER_UTC_OFFSET"], Some("provider-utc-offset");
+    MAX_DELIVERY_BYTES = "max_delivery_bytes", ["CALLSTATE_MAX_DELIVERY_BYTES"], None;
+    REQUIRE_KEY = "api.require_key", ["CALLSTATE_API_REQUIRE_KEY"], Some("require-key");
+    INSECURE = "insecure", ["CALLSTATE_INSECURE"], Some("insecure");
+    LOG = "log", ["CALLSTATE_LOG", "RUST_LOG"], None;
+    LOG_FORMAT = "log_format", ["CALLSTATE_LOG_FORMAT"], Some("log-format");
+}
+
+/// The file that is read when none is named, if it is there.
+const DEFAULT_FILE: &str = "callstate.toml";
+const FILE_VARIABLE: &str = "CALLSTATE_CONFIG";
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_DATABASE_CONNECTIONS: u32 = 10;
+/// One to write and one to read at least.
+const DATABASE_CONNECTIONS: RangeInclusive<u32> = 2..=1000;
+const DEFAULT_MAX_DELIVERY_BYTES: usize = 1024 * 1024;
+/// A kilobyte, which any delivery needs, to what a request may hold in memory.
+const MAX_DELIVERY_BYTES: RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
+/// sqlx tells at `info` of slow statements and notices that nobody can act on.
+const DEFAULT_LOG_FILTER: &str = "info,sqlx=warn";
+
+/// All that a configuration is read from.
+pub struct Inputs<'a> {
+    /// What the command line gave.
+    pub flags: &'a Flags,
+    /// The environment variables.
+    pub environment: &'a Environment,
+    /// Reads the configuration file, and secrets given as `file:PATH`.
+    pub read_file: ReadFile<'a>,
+    /// The platform's folder for our data, if it has one.
+    pub default_data_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the configuration of this process.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes that were found.
+    pub fn load(flags: &Flags) -> Result<Self, Mistakes> {
+        Self::read(&Inputs {
+            flags,
+            environment: &Environment::of_process(),
+            read_file: &|path| std::fs::read_to_string(path),
+            default_data_dir: platform_data_dir(),
+        })
+    }
+
+    /// Reads a configuration from nothing but its arguments.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes that were found.
+    pub fn read(inputs: &Inputs<'_>) -> Result<Self, Mistakes> {
+        let (path, file) = read_config_file(inputs)?;
+        let environment = inputs.environment;
+        let read_file = inputs.read_file;
+        let mut reader =
+            Reader { flags: inputs.flags, environment, file, read_file, mistakes: Vec::new() };
+        note_unknown_keys(&mut reader);
+
+        let listen =
+            reader.read(&key::LISTEN, |given| Ok((value::address(given)?, given.source.clone())));
+        let (listen, listen_source) =
+            listen.unwrap_or_else(|| (DEFAULT_LISTEN, Source::flag("listen")));
+        let database = read_database(&mut reader, inputs);
+        let config = Self {
+            file: path,
+            listen,
+            listen_source,
+            // Without one there is a mistake, so that this value is never seen.
+            database: database.unwrap_or_else(|| DatabaseSource::Url(Secret::new(""))),
+            database_connections: reader
+                .read(&key::DATABASE_CONNECTIONS, |given| given.number(DATABASE_CONNECTIONS))
+                .unwrap_or(DEFAULT_DATABASE_CONNECTIONS),
+            migrate: !reader.read(&key::NO_MIGRATE, Given::boolean).unwrap_or(false),
+            provider_utc_offset: reader
+                .read(&key::PROVIDER_UTC_OFFSET, value::offset)
+                .unwrap_or(Utc.fix()),
+            max_delivery_bytes: reader
+                .read(&key::MAX_DELIVERY_BYTES, |given| given.number(MAX_DELIVERY_BYTES))
+                .unwrap_or(DEFAULT_MAX_DELIVERY_BYTES),
+            webhooks: webhooks::read(&mut reader),
+            api: Api {
+                require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),
+            },
+            insecure: reader.read(&key::INSECURE, Given::boolean).unwrap_or(false),
+            log: Log {
+                format: reader.read(&key::LOG_FORMAT, value::log_format),
+                filter: reader
+                    .read(&key::LOG, value::log_filter)
+                    .unwrap_or_else(|| DEFAULT_LOG_FILTER.to_owned()),
+            },
+        };
+        Mistakes::check(reader.mistakes)?;
+        Ok(config)
+    }
+
+    /// Refuses to serve strangers: beyond the loopback, every endpoint
+    /// authenticates and the API asks for keys, or the operator said `insecure`.
+    ///
+    /// This is apart from [`Config::read`] since only `serve` listens.
+    ///
+    /// # Errors
+    ///
+    /// The address, what is open, and what to do about it.
+    pub fn exposure(&self) -> Result<(), Mistakes> {
+        if self.insecure || self.listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let mut open: Vec<_> = self
+            .webhooks
+            .iter()
+            .filter(|(_, endpoint)| endpoint.auth == Auth::None)
+            .map(|(name, _)| format!("webhooks.{name}.auth is \"none\""))
+            .collect();
+        if !self.api.require_key {
+            open.push("api.require_key is false".to_owned());
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        let mistake = self.listen_source.mistake(format!(
+            "refuses to listen on {}, which others may reach, while {}; change that, \
+             listen on 127.0.0.1, or say --insecure",
+            self.listen,
+            open.join(" and ")
+        ));
+        Err(mistake.into())
+    }
+}
+
+/// Finds and parses the configuration file. One that was named must be there.
+fn read_config_file(inputs: &Inputs<'_>) -> Result<(Option<PathBuf>, File), Mistake> {
+    let named = match &inputs.flags.config {
+        Some(path) => Some((path.clone(), Source::flag("config"))),
+        None => inputs
+            .environment
+            .get(FILE_VARIABLE)?
+            .map(|path| (PathBuf::from(path), Source::variable(FILE_VARIABLE))),
+    };
+    let path = named.as_ref().map_or(Path::new(DEFAULT_FILE), |(path, _)| path.as_path());
+    let name = path.display().to_string();
+    match ((inputs.read_file)(path), named.as_ref()) {
+        (Ok(text), _) => Ok((Some(path.to_owned()), File::parse(path, &text)?)),
+        (Err(error), None) if error.kind() == io::ErrorKind::NotFound => {
+            Ok((None, File::default()))
+        }
+        (Err(error), None) => Err(Mistake::new(format!("{name}: cannot be read: {error}"))),
+        (Err(error), Some((_, source))) => {
+            Err(source.mistake(format!("cannot read {name}: {error}")))
+        }
+    }
+}
+
+/// Notes every key of the file that means nothing. Those of the endpoints are
+/// looked at with them.
+fn note_unknown_keys(reader: &mut Reader<'_>) {
+    const WEBHOOKS: &str = "webhooks";
+    let mut unknown = Vec::new();
+    let known = || key::ALL.iter().map(|key| key.path);
+    for (name, value) in &reader.file.table {
+        if name == WEBHOOKS || known().any(|path| path == name) {
+            continue;
+        }
+        let prefix = format!("{name}.");
+        let fields: Vec<_> = known().filter_map(|path| path.strip_prefix(&prefix)).collect();
+        let place = |path: &str| Source::file(&reader.file.name, path);
+        match value {
+            _ if fields.is_empty() => {
+                let tops =
+                    known().map(|path| path.split('.').next().unwrap_or(path)).chain([WEBHOOKS]);
+                let text = format!("unknown key{}", did_you_mean(name, tops));
+                unknown.push(place(name).mistake(text));
+            }
+            toml::Value::Table(table) => {
+                for field in table.keys().filter(|field| !fields.contains(&field.as_str())) {
+                    let text =
+                        format!("unknown key{}", did_you_mean(field, fields.iter().copied()));
+                    unknown.push(place(&format!("{prefix}{field}")).mistake(text));
+                }
+            }
+            _ => unknown.push(
+                place(name)
+                    .mistake(format!("expected a table with the keys {}", fields.join(", "))),
+            ),
+        }
+    }
+    reader.mistakes.append(&mut unknown);
+}
+
+/// Where the database is; `None` with a mistake.
+fn read_database(reader: &mut Reader<'_>, inputs: &Inputs<'_>) -> Option<DatabaseSource> {
+    let before = reader.mistakes.len();
+    let url = reader.read(&key::DATABASE_URL, |given| {
+        value::database_url(given, inputs.environment, inputs.read_file)
+    });
+    let data_dir = reader.read(&key::DATA_DIR, Given::path);
+    let postgres_bin_dir = reader.read(&key::POSTGRES_BIN_DIR, Given::path);
+    if reader.mistakes.len() > before {
+        return None;
+    }
+    if let Some(url) = url {
+        return Some(DatabaseSource::Url(url));
+    }
+    let Some(data_dir) = data_dir.or_else(|| inputs.default_data_dir.clone()) else {
+        reader.mistakes.push(Source::flag("data-dir").mistake(
+            "this user has no home folder to keep the database in; \
+             say where, or give a --database-url",
+        ));
+        return None;
+    };
+    Some(DatabaseSource::Managed { data_dir, postgres_bin_dir })
+}
+
+/// Where programs keep their data on this platform; for root on Linux, where
+/// services do.
+fn platform_data_dir() -> Option<PathBuf> {
+    use etcetera::BaseStrategy as _;
+
+    if cfg!(target_os = "linux") && rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/callstate"));
+    }
+    let strategy = etcetera::base_strategy::choose_native_strategy().ok()?;
+    Some(strategy.data_dir().join("callstate"))
+}

@@ -1,0 +1,472 @@
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::call::ProjectId;
+
+use super::{
+    Auth, Config, DatabaseSource, Endpoint, Environment, Flags, Inputs, Key, LogFormat, Mistakes,
+    Secret, key,
+};
+
+const RSA_KEY: &str = "\
+-----BEGIN PUBLIC KEY-----\n\
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAnPMZ8jAVXyCKtqm6gIIj\n\
+8112IM3PUnbNaYfQFJWwIA1pDRm+IMRA+5mJAMi/pYEzDPvImipkdjhT9XgEvQji\n\
+dD1osj1kHdIf6n+A3Sr0o1BsHZ7+P3vMYiiOTYOJsvz19C7PTduc1bgoQG6q6355\n\
+nmwcqv5R6+UTC0KQ2J+WkLSwrQvVetn5dOrB1Lgmt1qvTKUgXGTa1FqDHsPu/Ofl\n\
+EMwGjdDU4PMx4fPiYwy2hLRxwqHMiJr/KkdXl1RtgYXe0IghrMieGI2EausjHzUn\n\
+xvJDFNOu/0r0e6/HH+G2IXSO+fMy5MVnIuRnasgiumAzd6J2Z/bRxGqNNpzHzLau\n\
+JwIDAQAB\n\
+-----END PUBLIC KEY-----\n";
+
+const EC_KEY: &str = "\
+-----BEGIN PUBLIC KEY-----\n\
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE7P7Eee8AS+kUKzNld7ZGxqBkPRrn\n\
+uZ4V+ViDoLCtWKwGJODRCtXErhSaxsbGowS9uTdA16i0nuu1GH+2pMFyNw==\n\
+-----END PUBLIC KEY-----\n";
+
+/// Everything a configuration is read from, set up by a test.
+#[derive(Default)]
+struct World {
+    flags: Flags,
+    environment: Environment,
+    files: BTreeMap<PathBuf, String>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn flag(mut self, key: &'static Key, value: &str) -> Self {
+        self.flags.set(key, Some(value.to_owned()));
+        self
+    }
+
+    fn config(mut self, path: &str) -> Self {
+        self.flags.config = Some(path.into());
+        self
+    }
+
+    fn environment<const N: usize>(mut self, variables: [(&str, &str); N]) -> Self {
+        self.environment = variables.into();
+        self
+    }
+
+    fn file(mut self, path: &str, text: &str) -> Self {
+        self.files.insert(path.into(), text.to_owned());
+        self
+    }
+
+    fn toml(self, text: &str) -> Self {
+        self.file("callstate.toml", text)
+    }
+
+    fn read(&self) -> Result<Config, Mistakes> {
+        Config::read(&Inputs {
+            flags: &self.flags,
+            environment: &self.environment,
+            read_file: &|path: &Path| {
+                let text = self.files.get(path).cloned();
+                text.ok_or_else(|| io::ErrorKind::NotFound.into())
+            },
+            default_data_dir: Some("/home/someone/data".into()),
+        })
+    }
+
+    #[track_caller]
+    fn right(&self) -> Config {
+        self.read().expect("this configuration is right")
+    }
+
+    /// The lines of a configuration that is wrong.
+    #[track_caller]
+    fn wrong(&self) -> Vec<String> {
+        let mistakes = self.read().expect_err("this configuration is wrong");
+        mistakes.iter().map(ToString::to_string).collect()
+    }
+}
+
+fn bearer(tokens: &[&str]) -> Auth {
+    Auth::Bearer { tokens: tokens.iter().copied().map(Secret::new).collect() }
+}
+
+#[test]
+fn without_anything_it_is_open_to_this_machine_alone() {
+    let config = World::new().right();
+    assert_eq!(config.file, None);
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    let database =
+        DatabaseSource::Managed { data_dir: "/home/someone/data".into(), postgres_bin_dir: None };
+    assert_eq!(config.database, database);
+    assert!(config.migrate);
+    assert_eq!(config.provider_utc_offset.local_minus_utc(), 0);
+    assert_eq!(config.max_delivery_bytes, 1 << 20);
+    let endpoint = Endpoint { auth: Auth::None, projects: None };
+    assert_eq!(config.webhooks, BTreeMap::from([("default".to_owned(), endpoint)]));
+    assert!(!config.api.require_key);
+    assert_eq!(config.log.format, None);
+    assert_eq!(config.exposure(), Ok(()));
+}
+
+#[test]
+fn flags_win_over_environment_over_file_over_defaults() {
+    let mut world = World::new();
+    assert_eq!(world.right().listen.port(), 8080);
+    world = world.toml("listen = '127.0.0.1:1'");
+    assert_eq!(world.right().listen.port(), 1);
+    world = world.environment([("CALLSTATE_LISTEN", "127.0.0.1:2")]);
+    assert_eq!(world.right().listen.port(), 2);
+    world = world.flag(&key::LISTEN, "localhost:3");
+    assert_eq!(world.right().listen.to_string(), "127.0.0.1:3");
+}
+
+#[test]
+fn a_value_that_is_overridden_may_be_wrong() {
+    let world = World::new().toml("listen = 'nonsense'").flag(&key::LISTEN, "127.0.0.1:3");
+    assert_eq!(world.right().listen.port(), 3);
+}
+
+#[test]
+fn every_key_of_the_file_is_read() {
+    let config = World::new()
+        .config("etc/callstate.toml")
+        .file("etc/recho.pem", RSA_KEY)
+        .file(
+            "etc/callstate.toml",
+            r#"
+            listen = "0.0.0.0:80"
+            data_dir = "data"
+            postgres_bin_dir = "/opt/postgres/bin"
+            database_connections = 20
+            no_migrate = true
+            provider_utc_offset = "+09:00"
+            max_delivery_bytes = 2048
+            insecure = true
+            log = "debug"
+            log_format = "json"
+
+            [api]
+            require_key = true
+
+            [webhooks.default]
+            auth = "none"
+
+            [webhooks.production]
+            auth = "rsa-sha256"
+            public_keys = ["file:recho.pem"]
+            timestamp_tolerance = "90s"
+            projects = ["one", "two"]
+
+            [webhooks.partner]
+            auth = "bearer"
+            tokens = ["one", "env:SECOND"]
+            "#,
+        )
+        .environment([("SECOND", "two")])
+        .right();
+    assert_eq!(config.listen.to_string(), "0.0.0.0:80");
+    let database = DatabaseSource::Managed {
+        data_dir: "etc/data".into(),
+        postgres_bin_dir: Some("/opt/postgres/bin".into()),
+    };
+    assert_eq!(config.database, database);
+    assert_eq!(config.database_connections, 20);
+    assert!(!config.migrate);
+    assert_eq!(config.provider_utc_offset.local_minus_utc(), 9 * 3600);
+    assert_eq!(config.max_delivery_bytes, 2048);
+    assert!(config.insecure);
+    assert_eq!(config.log.filter, "debug");
+    assert_eq!(config.log.format, Some(LogFormat::Json));
+    assert!(config.api.require_key);
+    assert_eq!(config.webhooks.len(), 3);
+    assert_eq!(config.webhooks["default"].auth, Auth::None);
+    assert_eq!(config.webhooks["partner"].auth, bearer(&["one", "two"]));
+    let production = &config.webhooks["production"];
+    let auth = Auth::RsaSha256 {
+        public_keys: vec![RSA_KEY.trim().to_owned()],
+        timestamp_tolerance: Duration::from_secs(90),
+    };
+    assert_eq!(production.auth, auth);
+    let projects = production.projects.as_ref().expect("projects");
+    assert!(projects.iter().map(ProjectId::as_str).eq(["one", "two"]));
+}
+
+#[test]
+fn every_key_has_a_variable_named_after_it() {
+    for key in key::ALL {
+        let name = format!("CALLSTATE_{}", key.path.to_uppercase().replace('.', "_"));
+        assert_eq!(key.variables[0], name);
+    }
+    let config = World::new()
+        .environment([
+            ("CALLSTATE_API_REQUIRE_KEY", "yes"),
+            ("CALLSTATE_MAX_DELIVERY_BYTES", "4096"),
+            ("CALLSTATE_NO_MIGRATE", "1"),
+            ("CALLSTATE_WEBHOOKS_PARTNER_AUTH", "bearer"),
+            ("CALLSTATE_WEBHOOKS_PARTNER_TOKENS", "one, env:SECOND"),
+            ("SECOND", "two"),
+        ])
+        .right();
+    assert!(config.api.require_key);
+    assert_eq!(config.max_delivery_bytes, 4096);
+    assert!(!config.migrate);
+    assert_eq!(config.webhooks.len(), 1);
+    assert_eq!(config.webhooks["partner"].auth, bearer(&["one", "two"]));
+}
+
+#[test]
+fn a_variable_of_an_endpoint_overrides_the_file() {
+    let config = World::new()
+        .toml("[webhooks.my-partner]\nauth = 'bearer'\ntokens = ['old']")
+        .environment([("CALLSTATE_WEBHOOKS_MY_PARTNER_TOKENS", "new")])
+        .right();
+    assert_eq!(config.webhooks.len(), 1);
+    assert_eq!(config.webhooks["my-partner"].auth, bearer(&["new"]));
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let config = World::new().environment([("CALLSTATE_LISTEN", ""), ("DATABASE_URL", "")]).right();
+    assert_eq!(config.listen.port(), 8080);
+    assert!(matches!(config.database, DatabaseSource::Managed { .. }));
+}
+
+#[test]
+fn variables_that_a_platform_sets_by_itself_are_ignored() {
+    World::new()
+        .environment([
+            ("CALLSTATE_PORT", "tcp://10.0.0.1:8080"),
+            ("CALLSTATE_WEBHOOKS_SERVICE_HOST", "10.0.0.1"),
+        ])
+        .right();
+}
+
+#[test]
+fn a_database_url_wins_over_a_data_directory() {
+    let config = World::new()
+        .environment([
+            ("DATABASE_URL", "postgres://generic/"),
+            ("CALLSTATE_DATABASE_URL", "postgres://ours/"),
+        ])
+        .flag(&key::DATA_DIR, "/data")
+        .right();
+    let url = DatabaseSource::Url(Secret::new("postgres://ours/"));
+    assert_eq!(config.database, url);
+}
+
+#[test]
+fn the_token_of_the_environment_guards_the_default_endpoint() {
+    let token = [("RECHO_WEBHOOK_TOKEN", "secret")];
+    let config = World::new().environment(token).right();
+    assert_eq!(config.webhooks["default"].auth, bearer(&["secret"]));
+
+    let config = World::new().environment(token).toml("[webhooks.other]\nauth = 'none'").right();
+    assert_eq!(config.webhooks["other"].auth, Auth::None);
+
+    for token in ["", "  ", "two words", "naïve"] {
+        let wrong = World::new().environment([("RECHO_WEBHOOK_TOKEN", token)]);
+        let text = "RECHO_WEBHOOK_TOKEN: is no token: one consists of visible ASCII characters \
+                    without spaces";
+        assert_eq!(wrong.wrong(), [text]);
+    }
+}
+
+#[test]
+fn a_mistake_names_the_key_and_where_it_was_given() {
+    let text = "\"nonsense\" is not an address with a port, such as 127.0.0.1:8080";
+    let wrong = World::new().toml("listen = 'nonsense'").wrong();
+    assert_eq!(wrong, [format!("callstate.toml: listen: {text}")]);
+    let wrong = World::new().environment([("CALLSTATE_LISTEN", "nonsense")]);
+    assert_eq!(wrong.wrong(), [format!("CALLSTATE_LISTEN: {text}")]);
+    let wrong = World::new().flag(&key::LISTEN, "nonsense").wrong();
+    assert_eq!(wrong, [format!("--listen: {text}")]);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_a_line_each() {
+    let wrong = World::new()
+        .toml(
+            r#"
+            listne = "127.0.0.1:1"
+            provider_utc_offset = "+9"
+            max_delivery_bytes = 1
+            log_format = "xml"
+            log = "a=b=c"
+            no_migrate = "true"
+            data_dir = 5
+            entirely_other = 1
+            api = { requirekey = true }
+
+            [webhooks.partner]
+            auth = "basic"
+
+            [webhooks.forgetful]
+            tokens = ["one"]
+
+            [webhooks.empty]
+            auth = "bearer"
+
+            [webhooks.confused]
+            auth = "none"
+            token = ["one"]
+            tokens = ["one"]
+            projects = []
+
+            [webhooks.signed]
+            auth = "rsa-sha256"
+            public_keys = ["file:missing.pem", "recho.pem", "env:MISSING"]
+            timestamp_tolerance = "2 days"
+
+            [webhooks."a/b"]
+            auth = "none"
+            "#,
+        )
+        .wrong();
+    insta::assert_snapshot!(wrong.join("\n"));
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_by_its_line_without_its_text() {
+    let wrong =
+        World::new().toml("listen = '127.0.0.1:1'\n[webhooks.default]\ntokens = hunter2\n").wrong();
+    assert_eq!(wrong.len(), 1);
+    assert!(wrong[0].starts_with("callstate.toml: line 3: "), "{wrong:?}");
+    assert!(!wrong[0].contains("hunter2"), "{wrong:?}");
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let wrong = World::new().config("no.toml").wrong();
+    assert_eq!(wrong, ["--config: cannot read no.toml: entity not found"]);
+    let wrong = World::new().environment([("CALLSTATE_CONFIG", "no.toml")]);
+    assert_eq!(wrong.wrong(), ["CALLSTATE_CONFIG: cannot read no.toml: entity not found"]);
+}
+
+#[test]
+fn a_public_key_must_be_an_rsa_key_in_spki() {
+    let wrong = |key: &str| {
+        let world = World::new().environment([
+            ("CALLSTATE_WEBHOOKS_DEFAULT_AUTH", "rsa-sha256"),
+            ("CALLSTATE_WEBHOOKS_DEFAULT_PUBLIC_KEYS", key),
+        ]);
+        world.wrong().join("\n")
+    };
+    let two = format!("{RSA_KEY}{RSA_KEY}");
+    let short = RSA_KEY.replace("IDAQAB", "");
+    let private = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----";
+    let old = "-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----";
+    let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
+    let garbled = "-----BEGIN PUBLIC KEY-----\n%%%%\n-----END PUBLIC KEY-----";
+    let keys = [EC_KEY, &two, &short, private, old, certificate, garbled, "recho.pem"];
+    insta::assert_snapshot!(keys.map(wrong).join("\n"));
+}
+
+#[test]
+fn no_mistake_and_no_debug_shows_a_secret() {
+    const SECRET: &str = "hunter2";
+    let world = |toml: &str| World::new().toml(&toml.replace("SECRET", SECRET));
+    for toml in [
+        "database_url = 'mysql://me:SECRET@host/db'",
+        "database_url = 'postgres://me:SECRET@host:port/db'",
+        "database_url = 'postgres://me:SECRET@host/db?sslmode=odd'",
+        "database_url = { SECRET = 'SECRET' }",
+        "[webhooks.a]\nauth = 'bearer'\ntokens = 'SECRET'",
+        "[webhooks.a]\nauth = 'bearer'\ntokens = ['SECRET ä']",
+        "[webhooks.a]\nauth = 'bearer'\ntokens = [['SECRET']]",
+        "[webhooks.a]\nauth = 'none'\ntokens = ['SECRET']",
+        "[webhooks.a]\nauth = 'none\ntokens = ['SECRET']",
+        "[webhooks.a]\nauth = 'bearer'\ntokens = ['SECRET'",
+        "[webhooks.a]\nauth = 'bearer'\ntokens = [SECRET]",
+        "[webhooks.a]\nauth = 'bearer'\ntokens = 'a'\ntokens = 'SECRET'",
+    ] {
+        let wrong = world(toml).wrong().join("\n");
+        assert!(!wrong.contains(SECRET), "{toml}: {wrong}");
+    }
+    let config = world(
+        "database_url = 'postgres://me:SECRET@host/db'\n\
+         [webhooks.a]\nauth = 'bearer'\ntokens = ['SECRET']",
+    )
+    .right();
+    let debug = format!("{config:?}");
+    assert!(!debug.contains(SECRET), "{debug}");
+}
+
+#[test]
+fn a_mistake_stays_one_line_whatever_was_given() {
+    let wrong = World::new().flag(&key::LISTEN, "a\nb").wrong();
+    assert!(!wrong[0].contains('\n'), "{wrong:?}");
+    let wrong = World::new().toml("\"a\\nb\" = 1").wrong();
+    assert_eq!(wrong, ["callstate.toml: a\\nb: unknown key"]);
+}
+
+#[test]
+fn it_refuses_to_serve_strangers() {
+    let exposed = |toml: &str| {
+        let result = World::new().toml(toml).right().exposure();
+        result.map_err(|mistakes| mistakes.to_string())
+    };
+    let wrong = exposed("listen = '0.0.0.0:80'").expect_err("open to all");
+    assert_eq!(
+        wrong,
+        "callstate.toml: listen: refuses to listen on 0.0.0.0:80, which others may reach, while \
+         webhooks.default.auth is \"none\" and api.require_key is false; change that, listen on \
+         127.0.0.1, or say --insecure"
+    );
+    let authenticated = "[webhooks.default]\nauth = 'bearer'\ntokens = ['one']";
+    let key = "[api]\nrequire_key = true";
+    assert!(exposed(&format!("listen = '[::]:80'\n{authenticated}")).is_err());
+    assert!(exposed(&format!("listen = '[::]:80'\n{key}")).is_err());
+    for toml in [
+        format!("listen = '[::]:80'\n{authenticated}\n{key}"),
+        "listen = '0.0.0.0:80'\ninsecure = true".to_owned(),
+        "listen = '127.0.0.2:80'".to_owned(),
+        "listen = '[::1]:80'".to_owned(),
+        "listen = '[::ffff:127.0.0.1]:80'".to_owned(),
+    ] {
+        assert_eq!(exposed(&toml), Ok(()), "{toml}");
+    }
+}
+
+#[test]
+fn offsets_are_signs_with_hours_and_minutes() {
+    let offset = |text: &str| {
+        let world = World::new().flag(&key::PROVIDER_UTC_OFFSET, text);
+        world.read().map(|config| config.provider_utc_offset.local_minus_utc())
+    };
+    assert_eq!(offset("Z"), Ok(0));
+    assert_eq!(offset("+00:00"), Ok(0));
+    assert_eq!(offset("-05:30"), Ok(-(5 * 3600 + 1800)));
+    for wrong in ["", "9", "+9", "+0900", "+09:60", "+24:00", "UTC", "+é:00"] {
+        assert!(offset(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_readme_lists_every_key_with_its_names() {
+    let readme = include_str!("../../README.md");
+    let names = |names: &[&str]| {
+        let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        quoted.join(", ")
+    };
+    for key in key::ALL {
+        let flag = key.flag.map(|flag| format!(" `--{flag}`")).unwrap_or_default();
+        let row = format!("| `{}` | {} |{flag} |", key.path, names(key.variables));
+        assert!(readme.contains(&row), "no row begins with {row}");
+    }
+    for field in super::webhooks::FIELDS {
+        assert!(readme.contains(&format!("\n| `{field}` |")), "{field}");
+    }
+}
+
+#[test]
+fn the_example_of_the_readme_is_right() {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let world = World::new().toml(example).file("recho.pem", RSA_KEY);
+    let config = world.environment([("PARTNER_TOKEN", "token")]).right();
+    assert_eq!(config.webhooks.len(), 2);
+}

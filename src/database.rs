@@ -1,0 +1,318 @@
+//! The database in use: the one that was configured, or our own server.
+//!
+//! A [`Database`] that was opened is reachable, new enough, and kept: a managed
+//! server stays until [`Database::close`], which nothing else may replace, as
+//! stopping it takes time and may fail. What is shown of a URL never includes
+//! the password.
+//!
+//! Deliberately absent: SQL, which is the store's, and waiting for a server
+//! that is not there yet, which is the supervisor's.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::migrate::{Migrate as _, MigrateError, Migration, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::config::{Config, DatabaseSource};
+use crate::postgres::{self, Claim, Server};
+
+/// The oldest Postgres whose SQL we speak.
+pub const OLDEST_POSTGRES: u32 = 15;
+
+/// How long the first connection may take, name look-up and TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a task waits for one of the pool's connections. Short: who waits is
+/// a request, and a delivery that is refused comes again.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the server's statistics call us, unless the URL says otherwise.
+const APPLICATION_NAME: &str = "callstate";
+
+/// Why there is no database.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Our own server could not be had or given back.
+    #[error(transparent)]
+    Managed(#[from] postgres::Error),
+    /// A folder of our own server cannot be named.
+    #[error("cannot tell where {} is", .path.display())]
+    Folder {
+        /// As it was configured.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The URL means nothing to the driver.
+    #[error("the database URL cannot be used")]
+    Url(#[source] sqlx::Error),
+    /// Nobody answers there, or we are not let in.
+    #[error("cannot connect to the database at {at}: {}", reason(cause))]
+    Connect {
+        /// The URL without its password.
+        at: String,
+        /// Why.
+        cause: sqlx::Error,
+    },
+    /// Somebody is there and says nothing.
+    #[error("the database at {at} did not answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Silent {
+        /// The URL without its password.
+        at: String,
+    },
+    /// The server is older than our SQL.
+    #[error(
+        "the database at {at} is Postgres {version}; callstate needs {OLDEST_POSTGRES} or later"
+    )]
+    TooOld {
+        /// The URL without its password.
+        at: String,
+        /// What it is.
+        version: u32,
+    },
+    /// A migration failed, or the schema is not one of ours.
+    #[error("cannot migrate the database")]
+    Migrate(#[source] MigrateError),
+    /// The schema has migrations that this program does not.
+    #[error(
+        "the database was migrated by a newer callstate (migration {0} is unknown here); \
+         run that one, or a newer one"
+    )]
+    Newer(i64),
+}
+
+/// A database that answers.
+#[derive(Debug)]
+pub struct Database {
+    pool: PgPool,
+    options: PgConnectOptions,
+    url: String,
+    server: Option<Server>,
+}
+
+impl Database {
+    /// Connects to the configured database, or acquires our own server.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be reached or is too old; a server that was started for
+    /// this is stopped again.
+    pub async fn open(config: &Config, claim: Claim) -> Result<Self, Error> {
+        let (url, server) = match &config.database {
+            DatabaseSource::Url(url) => (url.expose().to_owned(), None),
+            DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
+                let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
+                let server = postgres::acquire(&options, claim).await?;
+                (server.url().to_owned(), Some(server))
+            }
+        };
+        match connect(&url).await {
+            Ok(options) => Ok(Self {
+                pool: PgPoolOptions::new()
+                    .max_connections(config.database_connections)
+                    .acquire_timeout(ACQUIRE_TIMEOUT)
+                    .connect_lazy_with(options.clone()),
+                options,
+                url,
+                server,
+            }),
+            Err(error) => {
+                if let Some(server) = server {
+                    // The first error is the one to tell.
+                    let _ = server.release().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Connections to it.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The whole URL, the password included.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where it is, for people: without a password.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.server {
+            Some(server) => server.describe(),
+            None => describe(&self.options),
+        }
+    }
+
+    /// Runs the migrations that the database has not had, in order, and tells
+    /// which. Several programs may do so at once: one does, the others wait.
+    ///
+    /// # Errors
+    ///
+    /// Where one fails, or the database has had others.
+    pub async fn migrate<'a>(&self, migrator: &'a Migrator) -> Result<Vec<&'a Migration>, Error> {
+        // A connection of its own: a failure leaves the lock with it.
+        let mut connection = self
+            .options
+            .connect()
+            .await
+            .map_err(|cause| Error::Connect { at: describe(&self.options), cause })?;
+        let applied = run(migrator, &mut connection).await;
+        let _ = connection.close().await;
+        applied.map_err(|error| match error {
+            MigrateError::VersionMissing(version) => Error::Newer(version),
+            error => Error::Migrate(error),
+        })
+    }
+
+    /// Keeps our own server running, should it die; to be polled as long as the
+    /// database is needed. Does nothing where the server is somebody else's.
+    pub async fn keep(&self) -> Infallible {
+        match &self.server {
+            Some(server) => server.watch().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Closes all connections and gives our own server back, which stops it
+    /// unless somebody else uses it.
+    ///
+    /// # Errors
+    ///
+    /// Where our own server does not stop.
+    pub async fn close(self) -> Result<(), Error> {
+        self.pool.close().await;
+        match self.server {
+            Some(server) => Ok(server.release().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The URL of the database in use, without starting anything; `None` where it
+/// would be our own server and that does not run.
+///
+/// # Errors
+///
+/// Where the state of our own server cannot be told.
+pub async fn running_url(config: &Config) -> Result<Option<String>, Error> {
+    match &config.database {
+        DatabaseSource::Url(url) => Ok(Some(url.expose().to_owned())),
+        DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
+            let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
+            Ok(postgres::running(&options).await?)
+        }
+    }
+}
+
+/// A URL of a database for people: without its password.
+///
+/// # Errors
+///
+/// Where it is no such URL.
+pub fn describe_url(url: &str) -> Result<String, Error> {
+    let options: PgConnectOptions = url.parse().map_err(Error::Url)?;
+    Ok(describe(&options))
+}
+
+/// What our own server needs to know. Its paths are absolute: it changes its
+/// working folder, and whoever is told its URL has another.
+fn managed_options(data_dir: &Path, bin_dir: Option<&Path>) -> Result<postgres::Options, Error> {
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|source| Error::Folder { path: path.to_owned(), source })
+    };
+    Ok(postgres::Options {
+        data_dir: absolute(data_dir)?,
+        bin_dir: bin_dir.map(absolute).transpose()?,
+    })
+}
+
+/// Checks that the database is there and new enough, by one connection; so that
+/// a mistake is told by its cause instead of by the pool's time running out.
+async fn connect(url: &str) -> Result<PgConnectOptions, Error> {
+    // TLS and the statement cache are as the URL says: `sslmode`, and
+    // `statement-cache-capacity=0` behind a pooler that cannot bear one.
+    let mut options: PgConnectOptions = url.parse().map_err(Error::Url)?;
+    if options.get_application_name().is_none() {
+        options = options.application_name(APPLICATION_NAME);
+    }
+    let at = describe(&options);
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
+    let connection = match connecting.await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(cause)) => return Err(Error::Connect { at, cause }),
+        Err(_) => return Err(Error::Silent { at }),
+    };
+    // 150004 is 15.4. What does not tell speaks the protocol without being Postgres.
+    let version = connection.server_version_num().map(|number| number / 10_000);
+    let _ = connection.close().await;
+    match version {
+        Some(version) if version < OLDEST_POSTGRES => Err(Error::TooOld { at, version }),
+        _ => Ok(options),
+    }
+}
+
+async fn run<'a>(
+    migrator: &'a Migrator,
+    connection: &mut PgConnection,
+) -> Result<Vec<&'a Migration>, MigrateError> {
+    // The lock is counted, so that holding it here as well makes what is told exact.
+    connection.lock().await?;
+    connection.ensure_migrations_table(&migrator.table_name).await?;
+    let before: HashSet<i64> = connection
+        .list_applied_migrations(&migrator.table_name)
+        .await?
+        .into_iter()
+        .map(|migration| migration.version)
+        .collect();
+    migrator.run_direct(None, connection, false).await?;
+    connection.unlock().await?;
+    let applied = migrator.iter().filter(|migration| !before.contains(&migration.version));
+    Ok(applied.collect())
+}
+
+/// What the server or the system says, without the driver's words around it.
+fn reason(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+fn describe(options: &PgConnectOptions) -> String {
+    let user = options.get_username();
+    let database = options.get_database().unwrap_or(user);
+    match options.get_socket() {
+        Some(socket) => format!("postgres://{user}@localhost/{database}?host={}", socket.display()),
+        None => {
+            format!("postgres://{user}@{}:{}/{database}", options.get_host(), options.get_port())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describe_url;
+
+    #[test]
+    fn a_described_url_has_no_password() {
+        let describe = |url| describe_url(url).expect("it is a URL");
+        assert_eq!(
+            describe("postgres://me:hunter2@host:6000/db?sslmode=require"),
+            "postgres://me@host:6000/db"
+        );
+        assert_eq!(
+            describe("postgresql://me:hunter2@localhost/db?host=/run/postgresql"),
+            "postgres://me@localhost/db?host=/run/postgresql"
+        );
+    }
+}
