@@ -135,12 +135,6 @@ impl Database {
         &self.pool
     }
 
-    /// How to make a connection outside the pool.
-    #[must_use]
-    pub fn options(&self) -> &PgConnectOptions {
-        &self.options
-    }
-
     /// Where it is, for people: without a password.
     #[must_use]
     pub fn describe(&self) -> String {

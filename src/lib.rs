@@ -1,5 +1,20 @@
 //! Takes the webhooks of an AI phone platform, stores every event in Postgres
 //! and answers where each call stands.
+//!
+//! | room | holds | may use |
+//! | --- | --- | --- |
+//! | [`call`] | the domain: statuses, the state machine's table, the fold | no other room |
+//! | [`recho`] | the provider's wire format, made into domain events | `call` |
+//! | [`store`] | all SQL | `call` |
+//! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
+//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `clock` |
+//! | [`postgres`] | a Postgres of our own | none |
+//! | [`cli`], `main` | the commands | every room |
+//!
+//! Beside the rooms stand [`config`], [`database`], [`telemetry`] and [`clock`].
+//! A test reads the `use` lines and fails where a room reaches where it may not.
+//!
+//! What the crate promises, and where each promise is kept: `ARCHITECTURE.md`.
 
 pub mod api;
 pub mod call;

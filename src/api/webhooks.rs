@@ -5,7 +5,10 @@
 //! is authentic and cannot be understood goes to the quarantine before it is
 //! refused.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -53,13 +56,13 @@ pub struct Endpoints {
 pub struct Endpoint {
     /// Its name, the last part of its route.
     pub name: String,
-    /// The projects that it takes; all, where there are none.
-    pub projects: Vec<ProjectId>,
+    /// The projects that it takes; `None` for all.
+    pub projects: Option<BTreeSet<ProjectId>>,
 }
 
 impl Endpoint {
     fn takes(&self, project_id: &ProjectId) -> bool {
-        self.projects.is_empty() || self.projects.contains(project_id)
+        self.projects.as_ref().is_none_or(|projects| projects.contains(project_id))
     }
 }
 

@@ -59,3 +59,9 @@ impl From<database::Error> for Failure {
         Self::new(error)
     }
 }
+
+impl From<crate::store::Error> for Failure {
+    fn from(error: crate::store::Error) -> Self {
+        Self::new(error)
+    }
+}

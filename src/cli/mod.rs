@@ -5,6 +5,7 @@
 //! | `serve` | the service |
 //! | `migrate` | runs the migrations |
 //! | `db_url` | prints the URL of the database in use |
+//! | `audit` | `verify` and `rebuild`: the store against the fold |
 //! | `config` | reads the configuration and says what it would do |
 //!
 //! Data goes to stdout, everything else to stderr. A failure is one line with
@@ -14,6 +15,7 @@
 //! Flags are texts here: they are understood with the rest of the
 //! configuration, in [`crate::config`].
 
+mod audit;
 mod config;
 mod db_url;
 mod failure;
@@ -30,6 +32,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, Flags, key};
 
+use self::audit::Purpose;
 use self::failure::Failure;
 
 /// Takes the webhooks of an AI phone platform, stores every event in Postgres
@@ -55,6 +58,10 @@ enum Command {
     Migrate(migrate::Options),
     /// Print the URL of the database in use, for psql and sqlx
     DbUrl(db_url::Options),
+    /// Fold every call's events again and report each difference
+    Verify(audit::Options),
+    /// Write what verify would have found right
+    Rebuild(audit::Options),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -208,6 +215,14 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::DbUrl(options) => {
             let config = Config::load(&flags)?;
             block_on(db_url::run(options, config))
+        }
+        Command::Verify(options) => {
+            let config = Config::load(&flags)?;
+            block_on(audit::run(options, Purpose::Verify, config))
+        }
+        Command::Rebuild(options) => {
+            let config = Config::load(&flags)?;
+            block_on(audit::run(options, Purpose::Rebuild, config))
         }
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),
     }

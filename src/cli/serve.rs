@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use crate::api::webhooks::{Endpoint, Endpoints};
 use crate::api::{self, Service};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::database::{self, Database};
 use crate::ingest::{self, Ingest};
 use crate::postgres::Claim;
@@ -99,7 +99,8 @@ async fn answer(
         }
     }
     let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Schema)?;
-    let (ingest, writers) = Ingest::start(ingest::Settings::default(), database.options(), buckets);
+    let (ingest, writers) =
+        Ingest::start(ingest::Settings::default(), &database.pool().connect_options(), buckets);
     let router = api::router(Service {
         pool: database.pool().clone(),
         buckets,
@@ -128,21 +129,26 @@ async fn answer(
             Ok(())
         }
     };
-    // A request that did not end keeps the writers waiting for its delivery.
+    // The router is gone, and with it the way in: what was taken is committed.
+    // Only a request that did not end keeps the writers waiting.
     if tokio::time::timeout(COMMIT_TIMEOUT, writers.finish()).await.is_err() {
         tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());
     }
     served
 }
 
-/// The endpoints as the interface knows them.
+/// The endpoints as the configuration has them.
 fn endpoints(config: &Config) -> Endpoints {
-    let endpoint = |(name, endpoint): (&String, &config::Endpoint)| {
-        let projects = endpoint.projects.iter().flatten().cloned().collect();
-        (name.clone(), Arc::new(Endpoint { name: name.clone(), projects }))
-    };
+    let by_name = config
+        .webhooks
+        .iter()
+        .map(|(name, endpoint)| {
+            let projects = endpoint.projects.clone();
+            (name.clone(), Arc::new(Endpoint { name: name.clone(), projects }))
+        })
+        .collect();
     Endpoints {
-        by_name: config.webhooks.iter().map(endpoint).collect(),
+        by_name,
         provider_utc_offset: config.provider_utc_offset,
         max_body: config.max_delivery_bytes,
     }

