@@ -71,10 +71,15 @@ impl Privilege {
         let trial = user.unshare("true".as_ref()).stdin(Stdio::null()).output();
         match trial {
             Ok(output) if output.status.success() => Ok(Self::Mapped(user)),
-            Ok(output) => Err(refuse(
-                path,
-                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            )),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let reason = format!(
+                    "a user namespace was refused: {} {}",
+                    output.status,
+                    said.trim()
+                );
+                Err(refuse(path, reason.trim_end().to_owned()))
+            }
             Err(error) => Err(refuse(
                 path,
                 format!("`unshare` of util-linux 2.34 or later did not run: {error}"),
