@@ -43,6 +43,11 @@ class Load:
         """Only what was stored counts."""
         return self.stored / self.seconds
 
+    def assert_all_stored(self, rows, who):
+        """As many rows as answers; what was under way when the load stopped may be stored unanswered."""
+        if not 0 <= rows - self.stored <= self.connections + self.not_2xx:
+            raise Failed(f"{who}: {self.stored} answered 2xx, but {rows} rows stored")
+
 
 def require_wrk():
     if not shutil.which("wrk"):
@@ -99,7 +104,7 @@ def _children_processor_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def pgbench(cluster, database, statement, clients, seconds, folder):
+def pgbench(cluster, database, statement, folder, clients, seconds):
     """The receivers' statement by pgbench, each client a call's events in turn."""
     script = folder / "pgbench.sql"
     script.write_text(_pgbench_script(statement))

@@ -26,20 +26,22 @@ def unwind_on_signals():
 
 
 class Child:
-    """A server that runs until the `with` block is left."""
+    """A server that runs until the `with` block is left, in the environment given or else in ours."""
 
     def __init__(self, argv, log, environment=None, user=None):
         self.argv = [str(word) for word in argv]
         self.log = Path(log)
-        self.environment = {**os.environ, **(environment or {})}
+        self.environment = environment
         self.user = user
         self.process = None
 
     def __enter__(self):
-        with self.log.open("wb") as log:
+        with self.log.open("wb") as log, missing_programs_told():
             self.process = subprocess.Popen(
                 self.argv,
                 env=self.environment,
+                # A configuration file that happens to lie where we were started is not for it.
+                cwd=self.log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -92,16 +94,18 @@ class Child:
 
     def processor_seconds(self):
         """Processor time of the process and its children, those that ended included."""
-        own = process_times(self.process.pid)
-        if own is None:
-            return 0.0
-        ticks = sum(own[1:])
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                child = process_times(entry.name)
+        while True:
+            own = process_times(self.process.pid)
+            if own is None:
+                return 0.0
+            ticks = sum(own[1:])
+            for entry in Path("/proc").iterdir():
+                child = process_times(entry.name) if entry.name.isdigit() else None
                 if child is not None and child[0] == self.process.pid:
                     ticks += child[1] + child[2]
-        return ticks / TICKS_PER_SECOND
+            # A child that ended meanwhile went from one count to the other: look again.
+            if process_times(self.process.pid)[3:] == own[3:]:
+                return ticks / TICKS_PER_SECOND
 
 
 def machine_processor_seconds():
@@ -129,10 +133,20 @@ def as_user(user):
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
+@contextlib.contextmanager
+def missing_programs_told():
+    """A program that is not there is no fault of ours."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        raise Failed(f"cannot run {error.filename}: {error.strerror}") from error
+
+
 def run(argv, **options):
     """Runs a command to its end and gives what it printed; a failure is told with its output."""
     argv = [str(word) for word in argv]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, **options)
+    with missing_programs_told():
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, **options)
     if done.returncode != 0:
         raise Failed(f"{' '.join(argv[:4])} … failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout

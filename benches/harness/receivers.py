@@ -1,6 +1,7 @@
 """The contestants that answer HTTP: how each is built, started and given a database."""
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ ROOT = BENCHES.parent
 SCHEMA = (BENCHES / "receiver" / "schema.sql").read_text()
 STORE_EVENT = (BENCHES / "receiver" / "store_event.sql").read_text()
 
-# The pool with which Express does best: see README.md. callstate does not read it.
+# Anything from 10 to 32 does as well: see README.md. callstate does not read it.
 POOL_SIZE = 20
 
 
@@ -32,7 +33,10 @@ class Receiver:
     @contextlib.contextmanager
     def running(self, cluster, folder):
         """Starts it on its database; gives the process and the address it listens on."""
+        # What configures a callstate in this shell, a webhook token say, is not meant for this one.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CALLSTATE_", "RECHO_"))}
         environment = {
+            **inherited,
             "DATABASE_URL": cluster.url(self.name),
             "POOL_SIZE": str(self.pool_size),
             "NODE_ENV": "production",

@@ -33,7 +33,6 @@ struct Body {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "the provider's names")]
 struct Data {
     call_id: String,
     call_sid: Option<String>,
@@ -47,6 +46,7 @@ struct Stored {
 }
 
 #[derive(Serialize, FromRow)]
+#[expect(clippy::struct_field_names, reason = "the columns' names")]
 struct Call {
     call_id: String,
     project_id: String,
