@@ -28,6 +28,9 @@ pub mod state;
 pub mod status;
 pub mod transition;
 
+#[cfg(test)]
+mod tests;
+
 pub use attempt::Attempt;
 pub use event::{CallError, Delivery, Event, EventType, Fingerprint, KnownEvent, Position};
 pub use id::{CallId, CallKey, CallSid, ClientId, InvalidIdentifier, ProjectId};

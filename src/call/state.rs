@@ -138,7 +138,8 @@ impl Call {
     fn step(&mut self, event: &Event) -> Outcome {
         let (relation, earlier) = self.relation(event);
         let disposition = transition(self.status, event.status(), relation);
-        let reason = reason(self, event, relation, disposition);
+        let number = earlier.map(|index| self.attempts[index].number);
+        let reason = reason(self, event, relation, number, disposition);
         let attempt = self.count_for_attempt(event, relation, earlier, disposition);
         let (from_status, to_status) = if disposition.changes_status() {
             let from = (self.event_count > 0).then_some(self.status);
