@@ -41,7 +41,13 @@ fn what_ends_the_call_gives_no_attempt_its_call_sid() {
 }
 
 #[test]
-fn neither_does_an_event_that_conflicts_or_is_unrecognized() {
+fn what_ends_the_call_opens_no_attempt() {
+    check(&["CALLING A", "CANCELED B"], &["A: CALLING"], &["advanced 1", "forced -"]);
+    check(&["BUSY", "EXPIRED"], &["BUSY"], &["advanced 1", "advanced -"]);
+}
+
+#[test]
+fn an_event_that_conflicts_or_is_unrecognized_gives_no_attempt_its_call_sid() {
     check(&["COMPLETED", "BUSY A"], &["COMPLETED"], &["advanced 1", "conflicting -"]);
     check(&["CALLING", "TRANSFERRED A"], &["CALLING"], &["advanced 1", "unrecognized -"]);
     check(&["CALLING", "inbound CALLING A"], &["CALLING"], &["advanced 1", "conflicting -"]);
@@ -91,6 +97,11 @@ fn a_phase_that_was_skipped_is_late_and_only_the_next_of_its_kind_redials() {
         &["BUSY", "CALLING", "CALLING"],
         &["BUSY", "CALLING"],
         &["advanced 1", "late 1", "redialed 2"],
+    );
+    check(
+        &["PENDING", "BUSY", "PENDING"],
+        &["BUSY", "PENDING"],
+        &["advanced 1", "advanced 1", "redialed 2"],
     );
     check(
         &["PENDING", "REQUESTED", "ERROR", "CALLING", "REQUESTED"],
@@ -166,6 +177,11 @@ fn in_a_final_call_an_event_still_counts_for_its_attempt() {
         &["CALLING", "MAX_ATTEMPTS_REACHED", "BUSY"],
         &["BUSY"],
         &["advanced 1", "advanced -", "late 1"],
+    );
+    check(
+        &["CALLING", "BUSY", "MAX_ATTEMPTS_REACHED", "CALLING", "BUSY"],
+        &["BUSY"],
+        &["advanced 1", "advanced 1", "advanced -", "late 1", "late 1"],
     );
     check(
         &["BUSY A", "COMPLETED B", "COMPLETED A"],

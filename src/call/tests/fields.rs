@@ -141,6 +141,7 @@ fn errors_count_whatever_became_of_the_event_that_has_them() {
         let call = call(&["COMPLETED", with_errors]);
         assert_eq!((call.status, call.has_errors), (Status::Completed, true));
     }
+    assert!(call(&["ERROR errors", "COMPLETED"]).has_errors);
     assert!(!call(&["ERROR"]).has_errors);
 }
 
