@@ -165,7 +165,7 @@ impl Call {
     }
 
     /// How the event relates to the attempts, and which earlier one it names.
-    fn relation(&self, event: &Event) -> (Relation, Option<usize>) {
+    pub(super) fn relation(&self, event: &Event) -> (Relation, Option<usize>) {
         if let (Some(of_event), Some(of_call)) = (event.event_type.direction(), self.direction)
             && of_event != of_call
         {
