@@ -39,10 +39,8 @@ impl Tokens {
         let authorization = authorization.once(Refusal::TokenMissing, Refusal::TokenMalformed)?;
         let shown = sha256(token_of(authorization).ok_or(Refusal::TokenMalformed)?);
         // Every token is compared, lest the time tell how many came before.
-        let is_known = self
-            .0
-            .iter()
-            .fold(Choice::from(0), |is_known, token| is_known | token.ct_eq(&shown));
+        let is_known =
+            self.0.iter().fold(Choice::from(0), |is_known, token| is_known | token.ct_eq(&shown));
         if bool::from(is_known) { Ok(()) } else { Err(Refusal::TokenUnknown) }
     }
 }
@@ -127,10 +125,7 @@ mod tests {
 
     #[test]
     fn without_tokens_nothing_is_taken() {
-        assert_eq!(
-            Tokens::new([]).check(Header::Once(b"Bearer x")),
-            Err(Refusal::TokenUnknown),
-        );
+        assert_eq!(Tokens::new([]).check(Header::Once(b"Bearer x")), Err(Refusal::TokenUnknown),);
     }
 
     #[test]

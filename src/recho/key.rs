@@ -114,7 +114,11 @@ impl PublicKey {
     }
 
     fn from_spki(algorithm: pkcs1::ObjectIdentifier, key: &[u8]) -> Result<Self, KeyError> {
-        if algorithm == pkcs1::ALGORITHM_OID { Self::from_pkcs1(key) } else { Err(KeyError::NotRsa) }
+        if algorithm == pkcs1::ALGORITHM_OID {
+            Self::from_pkcs1(key)
+        } else {
+            Err(KeyError::NotRsa)
+        }
     }
 
     fn from_pkcs1(der: &[u8]) -> Result<Self, KeyError> {
@@ -166,8 +170,7 @@ fn pem_block(text: &str) -> Result<(&str, &str), KeyError> {
     let (_, rest) = text.split_once(BEGIN).ok_or(KeyError::NoPem)?;
     let (label, rest) = rest.split_once(DASHES).ok_or(KeyError::Unbalanced)?;
     let (content, rest) = rest.split_once(END).ok_or(KeyError::Unbalanced)?;
-    let ends_as_it_begins =
-        rest.strip_prefix(label).is_some_and(|rest| rest.starts_with(DASHES));
+    let ends_as_it_begins = rest.strip_prefix(label).is_some_and(|rest| rest.starts_with(DASHES));
     if !ends_as_it_begins || content.contains(BEGIN) {
         Err(KeyError::Unbalanced)
     } else if rest.contains(BEGIN) {

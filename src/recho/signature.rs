@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn the_full_stop_belongs_to_what_is_signed() {
-        let signature = Signer::rsa_2048().sign_message(&[NOW.to_string().as_bytes(), BODY].concat());
+        let signature =
+            Signer::rsa_2048().sign_message(&[NOW.to_string().as_bytes(), BODY].concat());
         assert_eq!(
             check(NOW.to_string().as_bytes(), signature.as_bytes(), BODY),
             Err(Refusal::SignatureWrong),
