@@ -91,7 +91,6 @@ pub enum Error {
 pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
-    url: String,
     server: Option<Server>,
 }
 
@@ -118,7 +117,6 @@ impl Database {
                     .acquire_timeout(ACQUIRE_TIMEOUT)
                     .connect_lazy_with(options.clone()),
                 options,
-                url,
                 server,
             }),
             Err(error) => {
@@ -135,12 +133,6 @@ impl Database {
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.pool
-    }
-
-    /// The whole URL, the password included.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
     }
 
     /// Where it is, for people: without a password.

@@ -3,8 +3,9 @@
 //! In this order, so that what can fail fails early and nothing is left behind:
 //! refuse an exposed address, bind it, open the database, migrate, answer.
 //! Clients that connect before the database is open wait in the backlog. On
-//! the way out: no new connections, what is under way is answered, then the
-//! connections to the database are closed and our own server is given back.
+//! the way out: no new connections, what is under way is committed and
+//! answered, the connections to the database are closed, our own server is
+//! given back.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,8 +29,12 @@ use super::reload::Reload;
 use super::stop::Stop;
 
 /// How long a stop waits for the requests under way. Long enough for any that
-/// is not a stream or a client that has gone silent.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// is not a stream or a client that has gone silent; with the writers' time
+/// it stays below the half minute after which supervisors kill.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a stop waits after that for what was taken to be committed.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the service ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +45,8 @@ enum Error {
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Database(#[from] database::Error),
-    #[error(transparent)]
-    Store(#[from] store::Error),
+    #[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
+    Schema(#[source] store::Error),
     #[error("the connections can no longer be accepted")]
     Accept(#[source] io::Error),
 }
@@ -81,7 +86,7 @@ async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Migrates, then answers until it is asked to stop.
+/// Migrates, then answers until it is asked to stop, then commits what was taken.
 async fn answer(
     config: &Config,
     database: &Database,
@@ -95,7 +100,7 @@ async fn answer(
             tracing::info!(version = migration.version, "migrated: {}", migration.description);
         }
     }
-    let buckets = Buckets::of_database(database.pool()).await?;
+    let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Schema)?;
     let (ingest, writers) =
         Ingest::start(ingest::Settings::default(), &database.pool().connect_options(), buckets);
     let router = api::router(Service {
@@ -128,8 +133,9 @@ async fn answer(
         }
     };
     // The router is gone, and with it the way in: what was taken is committed.
-    if tokio::time::timeout(DRAIN_TIMEOUT, writers.finish()).await.is_err() {
-        tracing::warn!("some deliveries were not committed in {} s", DRAIN_TIMEOUT.as_secs());
+    // Only a request that did not end keeps the writers waiting.
+    if tokio::time::timeout(COMMIT_TIMEOUT, writers.finish()).await.is_err() {
+        tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());
     }
     served
 }

@@ -49,7 +49,8 @@ pub struct Config {
     listen_source: Source,
     /// Where the database is.
     pub database: DatabaseSource,
-    /// The most connections to hold to the database.
+    /// The most connections to hold to the database for questions; the writers
+    /// have their own.
     pub database_connections: u32,
     /// Whether `serve` runs pending migrations.
     pub migrate: bool,
@@ -147,8 +148,7 @@ const FILE_VARIABLE: &str = "CALLSTATE_CONFIG";
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_DATABASE_CONNECTIONS: u32 = 10;
-/// One to write and one to read at least.
-const DATABASE_CONNECTIONS: RangeInclusive<u32> = 2..=1000;
+const DATABASE_CONNECTIONS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_MAX_DELIVERY_BYTES: usize = 1024 * 1024;
 /// A kilobyte, which any delivery needs, to what a request may hold in memory.
 const MAX_DELIVERY_BYTES: RangeInclusive<usize> = 1024..=64 * 1024 * 1024;

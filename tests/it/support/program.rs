@@ -1,5 +1,4 @@
 //! The program as its users run it: the real binary, in a clean environment.
-#![expect(dead_code, reason = "used from the first test of the service on")]
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -73,11 +72,6 @@ impl Service {
     /// `http://127.0.0.1:<port>`.
     pub(crate) fn base_url(&self) -> &str {
         &self.base_url
-    }
-
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// Ends it as a failing machine would, and waits until it is gone.
