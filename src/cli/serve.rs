@@ -9,16 +9,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
-use crate::api::webhooks::{Endpoint, Endpoints};
 use crate::api::{self, Service};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Flags};
 use crate::database::{self, Database};
 use crate::ingest::{self, Ingest};
 use crate::postgres::Claim;
@@ -27,6 +25,7 @@ use crate::telemetry::{self, Causes};
 
 use super::failure::Failure;
 use super::output;
+use super::reload::Reload;
 use super::stop::Stop;
 
 /// How long a stop waits for the requests under way. Long enough for any that
@@ -52,18 +51,20 @@ enum Error {
     Accept(#[source] io::Error),
 }
 
-/// Serves until a signal asks to stop.
-pub(super) async fn run(config: Config) -> Result<(), Failure> {
+/// Serves until a signal asks to stop. The flags are those of which the
+/// configuration was read, for when it is read again.
+pub(super) async fn run(config: Config, flags: Flags) -> Result<(), Failure> {
     config.exposure()?;
     telemetry::init(&config.log);
-    serve(&config).await.map_err(|error| {
+    serve(&config, flags).await.map_err(|error| {
         tracing::error!("{}", Causes(&error));
         Failure::Told
     })
 }
 
-async fn serve(config: &Config) -> Result<(), Error> {
+async fn serve(config: &Config, flags: Flags) -> Result<(), Error> {
     let stop = Stop::on_signals().map_err(Error::Signals)?;
+    let reload = Reload::on_signal(config.clone(), flags).map_err(Error::Signals)?;
     let (listener, address) = bind(config.listen)
         .await
         .map_err(|source| Error::Listen { address: config.listen, source })?;
@@ -71,7 +72,7 @@ async fn serve(config: &Config) -> Result<(), Error> {
         opened = Database::open(config, Claim::Serve) => opened?,
         () = stop.requested() => return Ok(()),
     };
-    let served = answer(config, &database, listener, address, &stop).await;
+    let served = answer(config, &database, listener, address, reload, &stop).await;
     let closed = database.close().await;
     served?;
     closed?;
@@ -91,6 +92,7 @@ async fn answer(
     database: &Database,
     listener: TcpListener,
     address: SocketAddr,
+    reload: Reload,
     stop: &Stop,
 ) -> Result<(), Error> {
     if config.migrate {
@@ -106,7 +108,7 @@ async fn answer(
         buckets,
         ingest,
         clock: Clock::system(),
-        endpoints: Arc::new(endpoints(config)),
+        endpoints: reload.endpoints(),
     });
     // An answer is small and whole: it gains nothing by waiting for more to send.
     let listener = listener.tap_io(|stream| {
@@ -124,6 +126,7 @@ async fn answer(
     let served = tokio::select! {
         served = serving => served.map_err(Error::Accept),
         never = database.keep() => match never {},
+        never = reload.keep() => match never {},
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
             Ok(())
@@ -135,23 +138,6 @@ async fn answer(
         tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());
     }
     served
-}
-
-/// The endpoints as the configuration has them.
-fn endpoints(config: &Config) -> Endpoints {
-    let by_name = config
-        .webhooks
-        .iter()
-        .map(|(name, endpoint)| {
-            let projects = endpoint.projects.clone();
-            (name.clone(), Arc::new(Endpoint { name: name.clone(), projects }))
-        })
-        .collect();
-    Endpoints {
-        by_name,
-        provider_utc_offset: config.provider_utc_offset,
-        max_body: config.max_delivery_bytes,
-    }
 }
 
 /// Tells where it listens and where its database is. Nobody need read it: a

@@ -1,6 +1,7 @@
 //! Tests of the whole program against a real Postgres.
 
 mod audit;
+mod authentication;
 mod calls;
 mod deliveries;
 mod durability;

@@ -9,7 +9,9 @@ mod cluster;
 mod database;
 pub(crate) mod delivery;
 mod program;
+mod signer;
 mod supervisor;
 
 pub(crate) use self::database::Database;
 pub(crate) use self::program::{Service, callstate};
+pub(crate) use self::signer::{Signer, key_path};
