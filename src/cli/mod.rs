@@ -6,6 +6,7 @@
 //! | `migrate` | runs the migrations |
 //! | `db_url` | prints the URL of the database in use |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
+//! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
 //!
 //! Data goes to stdout, everything else to stderr. A failure is one line with
@@ -23,6 +24,7 @@ mod migrate;
 mod output;
 mod reload;
 mod serve;
+mod state_machine;
 mod stop;
 
 use std::path::PathBuf;
@@ -63,6 +65,8 @@ enum Command {
     Verify(audit::Options),
     /// Write what verify would have found right
     Rebuild(audit::Options),
+    /// Print the state machine's table, from the code
+    StateMachine(state_machine::Options),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -225,6 +229,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let config = Config::load(&flags)?;
             block_on(audit::run(options, Purpose::Rebuild, config))
         }
+        Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),
     }
 }
