@@ -27,26 +27,24 @@ pub(super) async fn write<'a>(
     bucket: i32,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
 ) -> Result<(), Error> {
-    let mut new = Vec::with_capacity(changes.len());
-    let mut changed = Vec::with_capacity(changes.len());
+    let mut calls = Vec::with_capacity(changes.len());
     let mut events = Vec::with_capacity(changes.len());
     for change in changes.values() {
         let (Some(call), Some(last_delivered_at)) = (&change.call, change.last_delivered_at) else {
             continue;
         };
-        let rows = if change.version == 0 { &mut new } else { &mut changed };
-        rows.push(CallToWrite::of(change.key, change.version + 1, call, last_delivered_at));
+        calls.push(CallToWrite::of(change.key, change.version + 1, call, last_delivered_at));
         let outcomes = change.new.iter().zip(&change.outcomes);
         events.extend(outcomes.map(|(arrival, outcome)| EventToWrite::of(arrival, outcome)));
     }
-    // The rows come in key order and are taken in that order, the new ones
-    // first, so that writers never wait for each other in a circle.
+    // The calls come in key order and are taken in that order, so that writers
+    // never wait for each other in a circle.
     let written = sqlx::query!(
         r#"
         with
-        -- a call that another writer created meanwhile stays as it is
-        created as (
-            insert into calls (
+        -- compare and swap: a call that another writer changed since it was looked at stays as it is
+        written as (
+            insert into calls as stored (
                 bucket, call_id, project_id, version, direction, status, attempts, client_id,
                 provider_status, has_errors, event_count, anomaly_count, microseconds_in_status,
                 status_since, first_event_at, last_event_at, last_event_rank,
@@ -58,40 +56,28 @@ pub(super) async fn write<'a>(
                 first_event_at, last_event_at, last_event_rank, last_event_fingerprint, ended_at,
                 updated_at, last_delivered_at
             from unnest($2::call_to_write[])
-            on conflict (bucket, call_id, project_id) do nothing
-            returning call_id, project_id
-        ),
-        -- compare and swap: a call that another writer changed meanwhile stays as it is
-        replaced as (
-            update calls as stored set
-                version = folded.version,
-                direction = folded.direction::call_direction,
-                status = folded.status::call_status,
-                attempts = folded.attempts,
-                client_id = folded.client_id,
-                provider_status = folded.provider_status,
-                has_errors = folded.has_errors,
-                event_count = folded.event_count,
-                anomaly_count = folded.anomaly_count,
-                microseconds_in_status = folded.microseconds_in_status,
-                status_since = folded.status_since,
-                first_event_at = folded.first_event_at,
-                last_event_at = folded.last_event_at,
-                last_event_rank = folded.last_event_rank,
-                last_event_fingerprint = folded.last_event_fingerprint,
-                ended_at = folded.ended_at,
-                updated_at = folded.updated_at,
-                last_delivered_at = folded.last_delivered_at
-            from unnest($3::call_to_write[]) as folded
-            where stored.bucket = $1 and stored.call_id = folded.call_id
-                and stored.project_id = folded.project_id
-                and stored.version = folded.version - 1
+            -- an update would join, and a plan made while the table was empty would scan it for ever
+            on conflict (bucket, call_id, project_id) do update set
+                version = excluded.version,
+                direction = excluded.direction,
+                status = excluded.status,
+                attempts = excluded.attempts,
+                client_id = excluded.client_id,
+                provider_status = excluded.provider_status,
+                has_errors = excluded.has_errors,
+                event_count = excluded.event_count,
+                anomaly_count = excluded.anomaly_count,
+                microseconds_in_status = excluded.microseconds_in_status,
+                status_since = excluded.status_since,
+                first_event_at = excluded.first_event_at,
+                last_event_at = excluded.last_event_at,
+                last_event_rank = excluded.last_event_rank,
+                last_event_fingerprint = excluded.last_event_fingerprint,
+                ended_at = excluded.ended_at,
+                updated_at = excluded.updated_at,
+                last_delivered_at = excluded.last_delivered_at
+            where stored.version = excluded.version - 1
             returning stored.call_id, stored.project_id
-        ),
-        written as (
-            select call_id, project_id from created
-            union all
-            select call_id, project_id from replaced
         ),
         -- an event goes in only with what it did
         recorded as (
@@ -106,15 +92,14 @@ pub(super) async fn write<'a>(
                 disposition::event_disposition, reason, from_status::call_status,
                 to_status::call_status, attempt, call_sid, client_id, provider_status, errors,
                 endpoint, delivery_count, last_delivered_at, payload::json
-            from unnest($4::event_to_write[])
+            from unnest($3::event_to_write[])
             -- not a join, which would be planned by the size of a batch that is not known
             where ((call_id, project_id) in (select call_id, project_id from written)) is true
         )
-        select project_id as "project_id!", call_id as "call_id!" from written
+        select project_id, call_id from written
         "#,
         bucket,
-        &new as &[CallToWrite<'_>],
-        &changed as &[CallToWrite<'_>],
+        &calls as &[CallToWrite<'_>],
         &events as &[EventToWrite<'_>],
     )
     .fetch_all(conn)
