@@ -25,5 +25,6 @@ pub mod database;
 pub mod ingest;
 pub mod postgres;
 pub mod recho;
+pub mod simulate;
 pub mod store;
 pub mod telemetry;

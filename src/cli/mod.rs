@@ -6,6 +6,7 @@
 //! | `migrate` | runs the migrations |
 //! | `db_url` | prints the URL of the database in use |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
+//! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `config` | reads the configuration and says what it would do |
 //!
 //! Data goes to stdout, everything else to stderr. A failure is one line with
@@ -22,6 +23,7 @@ mod failure;
 mod migrate;
 mod output;
 mod serve;
+mod simulate;
 mod stop;
 
 use std::path::PathBuf;
@@ -62,6 +64,8 @@ enum Command {
     Verify(audit::Options),
     /// Write what verify would have found right
     Rebuild(audit::Options),
+    /// Send realistic traffic to a running callstate, and check what became of it
+    Simulate(Box<simulate::Options>),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -223,6 +227,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rebuild(options) => {
             let config = Config::load(&flags)?;
             block_on(audit::run(options, Purpose::Rebuild, config))
+        }
+        Command::Simulate(options) => {
+            let config = Config::load(&flags)?;
+            block_on(simulate::run(*options, config))
         }
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),
     }
