@@ -218,7 +218,8 @@ fn orders(options: Options, clock: &Clock) -> Result<Orders, Failure> {
     let proof = proof(&options)?;
     let timing = timing(&options)?;
     let settings = Settings {
-        seed: options.seed.unwrap_or_else(|| now.timestamp_micros().unsigned_abs()),
+        // Short enough to be typed again; no two runs are alike anyway, but for `at`.
+        seed: options.seed.unwrap_or_else(|| now.timestamp_micros().unsigned_abs() % 1_000_000),
         at,
         timing,
         projects: options.projects,

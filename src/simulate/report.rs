@@ -166,7 +166,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, at, calls, events, deliveries, .. } = self;
         let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        writeln!(f, "seed        {seed} (the same bytes again: --seed {seed} --at {at})")?;
+        writeln!(f, "seed        {seed} (again, to the byte: --seed {seed} --at {at})")?;
         writeln!(f, "calls       {calls}: {}", listed(&self.calls_by_kind, " "))?;
         writeln!(f, "events      {} taken, {} lost on purpose", events.taken, events.lost)?;
         let Deliveries { sent, copies, retries, given_up } = deliveries;

@@ -309,8 +309,8 @@ impl Sender {
         let was_silent = tally.last_taken.is_none_or(|at| at < first_sent);
         drop(tally);
         if was_silent && !self.halt.is_asked_for() {
-            let silence = first_sent.elapsed().as_secs();
-            self.abandon(format!("no delivery was taken for {silence} s: {}", last.label()));
+            let silence = first_sent.elapsed().as_secs_f64();
+            self.abandon(format!("no delivery was taken for {silence:.1} s: {}", last.label()));
         }
     }
 
