@@ -15,11 +15,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, Migrator};
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::config::{Config, DatabaseSource};
 use crate::postgres::{self, Claim, Server};
+use crate::store::BY_KEY;
 
 /// The oldest Postgres whose SQL we speak.
 pub const OLDEST_POSTGRES: u32 = 15;
@@ -30,6 +32,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a task waits for one of the pool's connections. Short: who waits is
 /// a request, and a delivery that is refused comes again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an idle connection is believed to live.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// What the server's statistics call us, unless the URL says otherwise.
 const APPLICATION_NAME: &str = "callstate";
@@ -91,7 +96,6 @@ pub enum Error {
 pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
-    url: String,
     server: Option<Server>,
 }
 
@@ -116,9 +120,10 @@ impl Database {
                 pool: PgPoolOptions::new()
                     .max_connections(config.database_connections)
                     .acquire_timeout(ACQUIRE_TIMEOUT)
-                    .connect_lazy_with(options.clone()),
+                    .test_before_acquire(false)
+                    .before_acquire(|connection, since| Box::pin(still_lives(connection, since)))
+                    .connect_lazy_with(options.clone().options(BY_KEY)),
                 options,
-                url,
                 server,
             }),
             Err(error) => {
@@ -135,12 +140,6 @@ impl Database {
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.pool
-    }
-
-    /// The whole URL, the password included.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
     }
 
     /// Where it is, for people: without a password.
@@ -258,6 +257,15 @@ async fn connect(url: &str) -> Result<PgConnectOptions, Error> {
         Some(version) if version < OLDEST_POSTGRES => Err(Error::TooOld { at, version }),
         _ => Ok(options),
     }
+}
+
+/// Whether a connection of the pool may be used. Asking costs a round trip, so
+/// only one that has been idle for a while is asked.
+async fn still_lives(
+    connection: &mut PgConnection,
+    since: PoolConnectionMetadata,
+) -> Result<bool, sqlx::Error> {
+    Ok(since.idle_for < TRUSTED_IDLE || connection.ping().await.is_ok())
 }
 
 async fn run<'a>(

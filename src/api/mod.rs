@@ -34,6 +34,7 @@ use axum::{
     routing::{any, get},
 };
 use sqlx::PgPool;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{clock::Clock, ingest::Ingest, store::Buckets};
@@ -51,8 +52,8 @@ pub struct Service {
     pub ingest: Ingest,
     /// Tells when a delivery came.
     pub clock: Clock,
-    /// The endpoints that take deliveries.
-    pub endpoints: Arc<Endpoints>,
+    /// The endpoints that take deliveries, as they are now.
+    pub endpoints: watch::Receiver<Arc<Endpoints>>,
 }
 
 /// All routes.

@@ -71,6 +71,8 @@ problems! {
     not_json: BAD_REQUEST, "not-json", "The body is not JSON";
     /// The body did not come whole.
     broken_body: BAD_REQUEST, "broken-body", "The body did not come whole";
+    /// The sender has not proved who it is. What was wrong is not for it to know.
+    not_authentic: UNAUTHORIZED, "not-authentic", "It is not proved where this comes from";
     /// The endpoint does not take deliveries of the project.
     project_refused: FORBIDDEN, "project-refused", "The project is not taken here";
     /// There is nothing by that name.

@@ -3,7 +3,8 @@
 //! What is checked, in this order: endpoint, method, size, authenticity, media
 //! type ([`Authentic`]), then JSON and fields, then the project. A delivery that
 //! is authentic and cannot be understood goes to the quarantine before it is
-//! refused.
+//! refused. Of one that is not, nothing is kept: the sender is told that much
+//! and no more, the log is told which check failed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,10 @@ use super::{Problem, Service};
 use crate::{
     call::{CallId, CallKey, ProjectId, Status},
     ingest,
-    recho::{self, Receipt, Unreadable},
+    recho::{
+        self, Guard, Receipt, Unreadable,
+        proof::{SIGNATURE_HEADER, Shown, TIMESTAMP_HEADER},
+    },
 };
 
 /// The endpoint of `POST /webhooks`.
@@ -39,6 +43,11 @@ const KEPT_HEADERS: [header::HeaderName; 5] = [
     header::DATE,
     header::USER_AGENT,
 ];
+
+/// What a bearer endpoint asks for ([RFC 6750]).
+///
+/// [RFC 6750]: https://www.rfc-editor.org/rfc/rfc6750#section-3
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"callstate\"");
 
 /// The endpoints that take deliveries.
 #[derive(Debug)]
@@ -56,6 +65,8 @@ pub struct Endpoints {
 pub struct Endpoint {
     /// Its name, the last part of its route.
     pub name: String,
+    /// What it asks of a delivery.
+    pub guard: Guard,
     /// The projects that it takes; `None` for all.
     pub projects: Option<BTreeSet<ProjectId>>,
 }
@@ -63,6 +74,36 @@ pub struct Endpoint {
 impl Endpoint {
     fn takes(&self, project_id: &ProjectId) -> bool {
         self.projects.as_ref().is_none_or(|projects| projects.contains(project_id))
+    }
+
+    /// Refuses a delivery that does not prove where it comes from.
+    fn admit(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        received_at: DateTime<Utc>,
+    ) -> Result<(), Problem> {
+        let header = |name: &str| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        let shown = Shown {
+            authorization: header(header::AUTHORIZATION.as_str()),
+            timestamp: header(TIMESTAMP_HEADER),
+            signature: header(SIGNATURE_HEADER),
+            body,
+        };
+        let Err(refusal) = self.guard.check(&shown, received_at) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            endpoint = self.name,
+            cause = refusal.as_str(),
+            "a delivery is not authentic: {refusal}",
+        );
+        let problem = Problem::not_authentic("the delivery does not prove where it comes from");
+        Err(match self.guard {
+            Guard::Bearer(_) => problem.with_header(header::WWW_AUTHENTICATE, CHALLENGE),
+            // No scheme is registered for signatures over the body.
+            Guard::Signature(_) | Guard::Open => problem,
+        })
     }
 }
 
@@ -79,6 +120,7 @@ pub(super) struct Taken {
 /// A body of which is known where it comes from, to the endpoint's satisfaction.
 pub(super) struct Authentic {
     endpoint: Arc<Endpoint>,
+    provider_utc_offset: FixedOffset,
     headers: HeaderMap,
     body: Bytes,
     received_at: DateTime<Utc>,
@@ -94,18 +136,19 @@ impl FromRequest<Service> for Authentic {
 
     async fn from_request(request: Request, service: &Service) -> Result<Self, Problem> {
         let received_at = service.clock.now();
+        let endpoints = Arc::clone(&service.endpoints.borrow());
         let (mut parts, body) = request.into_parts();
         let no_such_endpoint = || Problem::not_found("there is no such endpoint");
         let Path(path) = Path::<PathParameters>::from_request_parts(&mut parts, service)
             .await
             .map_err(|_| no_such_endpoint())?;
         let name = path.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
-        let endpoint = service.endpoints.by_name.get(name).cloned().ok_or_else(no_such_endpoint)?;
+        let endpoint = endpoints.by_name.get(name).cloned().ok_or_else(no_such_endpoint)?;
         if parts.method != Method::POST {
             return Err(Problem::method_not_allowed("a webhook takes POST")
                 .with_header(header::ALLOW, HeaderValue::from_static("POST")));
         }
-        let max_body = service.endpoints.max_body;
+        let max_body = endpoints.max_body;
         let body = to_bytes(body, max_body).await.map_err(|error| {
             let is_too_large = std::error::Error::source(&error)
                 .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
@@ -115,8 +158,15 @@ impl FromRequest<Service> for Authentic {
                 Problem::broken_body("the body ended before its end")
             }
         })?;
+        endpoint.admit(&parts.headers, &body, received_at)?;
         check_media_type(&parts.headers)?;
-        Ok(Self { endpoint, headers: parts.headers, body, received_at })
+        Ok(Self {
+            endpoint,
+            provider_utc_offset: endpoints.provider_utc_offset,
+            headers: parts.headers,
+            body,
+            received_at,
+        })
     }
 }
 
@@ -149,7 +199,7 @@ pub(super) async fn take(
     let receipt = Receipt {
         endpoint: &delivery.endpoint.name,
         received_at: delivery.received_at,
-        provider_utc_offset: service.endpoints.provider_utc_offset,
+        provider_utc_offset: delivery.provider_utc_offset,
     };
     let understood = match recho::read(&delivery.body, receipt) {
         Ok(understood) => understood,

@@ -3,13 +3,13 @@
 //! Everything here is pure: no I/O, no clock, no randomness, and no other room
 //! of the crate. A call is a function of the *set* of its events: [`fold`]
 //! sorts them and applies one after the other, and [`Call::apply`] adds one
-//! that sorts last. Both use the one table in [`transition`](mod@transition).
+//! that sorts last. Both use the one table in [`mod@transition`].
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | [`status`] | the statuses, their ranks and kinds, the directions |
 //! | [`event`] | the 18 event types, an event, the order of events |
-//! | [`transition`](mod@transition) | **the state machine's table**: status × event → disposition |
+//! | [`mod@transition`] | **the state machine's table**: status × event → disposition |
 //! | [`attempt`] | one dial of a call |
 //! | [`state`] | the call, and one step of the fold |
 //! | [`machine`] | the table as text, Mermaid, DOT and JSON |
@@ -27,6 +27,9 @@ mod reason;
 pub mod state;
 pub mod status;
 pub mod transition;
+
+#[cfg(test)]
+mod tests;
 
 pub use attempt::Attempt;
 pub use event::{CallError, Delivery, Event, EventType, Fingerprint, KnownEvent, Position};

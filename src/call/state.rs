@@ -138,7 +138,8 @@ impl Call {
     fn step(&mut self, event: &Event) -> Outcome {
         let (relation, earlier) = self.relation(event);
         let disposition = transition(self.status, event.status(), relation);
-        let reason = reason(self, event, relation, disposition);
+        let number = earlier.map(|index| self.attempts[index].number);
+        let reason = reason(self, event, relation, number, disposition);
         let attempt = self.count_for_attempt(event, relation, earlier, disposition);
         let (from_status, to_status) = if disposition.changes_status() {
             let from = (self.event_count > 0).then_some(self.status);
@@ -164,7 +165,7 @@ impl Call {
     }
 
     /// How the event relates to the attempts, and which earlier one it names.
-    fn relation(&self, event: &Event) -> (Relation, Option<usize>) {
+    pub(super) fn relation(&self, event: &Event) -> (Relation, Option<usize>) {
         if let (Some(of_event), Some(of_call)) = (event.event_type.direction(), self.direction)
             && of_event != of_call
         {

@@ -79,28 +79,31 @@ impl TryFrom<i16> for Rank {
     }
 }
 
-/// What may still become of a call in a status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The call is under way.
-    Live,
-    /// The attempt has ended without reaching the party; a redial may follow.
-    Redialable,
-    /// The attempt failed; its outcome or a redial may follow.
-    Resolvable,
-    /// Nothing follows.
-    Final,
+named! {
+    /// What may still become of a call in a status.
+    pub enum Kind as "kind" {
+        /// The call is under way.
+        Live = "live",
+        /// The attempt has ended without reaching the party; a redial may follow.
+        Redialable = "redialable",
+        /// The attempt failed; its outcome or a redial may follow.
+        Resolvable = "resolvable",
+        /// Nothing follows.
+        Final = "final",
+    }
 }
 
 impl Kind {
-    /// The kind in words.
+    /// The kind explained in one line.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Live => "live",
-            Self::Redialable => "terminal, may be redialled",
-            Self::Resolvable => "terminal, may be resolved",
-            Self::Final => "final",
+            Self::Live => "under way; left by any event of a higher rank",
+            Self::Redialable => "terminal; left by a redial or by a final status",
+            Self::Resolvable => {
+                "terminal; left by an outcome of the same attempt, a redial or a final status"
+            }
+            Self::Final => "terminal; never left",
         }
     }
 }

@@ -82,6 +82,24 @@ named! {
     }
 }
 
+impl Relation {
+    /// The relation explained in one line.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Current => "of the current attempt, or nothing says otherwise",
+            Self::Earlier => "its call_sid is that of an attempt before the current one",
+            Self::Next => {
+                "it opens the next attempt: by another call_sid, or as what the ended one cannot hold"
+            }
+            Self::Foreign => "its call_sid is that of no attempt, and it opens none",
+            Self::Opposite => {
+                "an inbound event of an outbound call, or the reverse: always conflicting"
+            }
+        }
+    }
+}
+
 /// What an event that says `event` does to a call that is in status `call`.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "the table stands in one place")]

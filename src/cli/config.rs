@@ -133,7 +133,7 @@ impl Report {
             line(
                 "database",
                 &format!(
-                    "{database}; {migrations}; at most {} connections",
+                    "{database}; {migrations}; at most {} connections for questions",
                     self.database_connections
                 ),
             ),

@@ -22,6 +22,7 @@ mod db_url;
 mod failure;
 mod migrate;
 mod output;
+mod reload;
 mod serve;
 mod simulate;
 mod stop;
@@ -210,7 +211,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Serve(more) => {
             more.note(&mut flags);
             let config = Config::load(&flags)?;
-            block_on(serve::run(config))
+            block_on(serve::run(config, flags))
         }
         Command::Migrate(options) => {
             let config = Config::load(&flags)?;

@@ -3,21 +3,20 @@
 //! In this order, so that what can fail fails early and nothing is left behind:
 //! refuse an exposed address, bind it, open the database, migrate, answer.
 //! Clients that connect before the database is open wait in the backlog. On
-//! the way out: no new connections, what is under way is answered, then the
-//! connections to the database are closed and our own server is given back.
+//! the way out: no new connections, what is under way is committed and
+//! answered, the connections to the database are closed, our own server is
+//! given back.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
-use crate::api::webhooks::{Endpoint, Endpoints};
 use crate::api::{self, Service};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Flags};
 use crate::database::{self, Database};
 use crate::ingest::{self, Ingest};
 use crate::postgres::Claim;
@@ -26,11 +25,16 @@ use crate::telemetry::{self, Causes};
 
 use super::failure::Failure;
 use super::output;
+use super::reload::Reload;
 use super::stop::Stop;
 
 /// How long a stop waits for the requests under way. Long enough for any that
-/// is not a stream or a client that has gone silent.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// is not a stream or a client that has gone silent; with the writers' time
+/// it stays below the half minute after which supervisors kill.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a stop waits after that for what was taken to be committed.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the service ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -41,24 +45,26 @@ enum Error {
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Database(#[from] database::Error),
-    #[error(transparent)]
-    Store(#[from] store::Error),
+    #[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
+    Schema(#[source] store::Error),
     #[error("the connections can no longer be accepted")]
     Accept(#[source] io::Error),
 }
 
-/// Serves until a signal asks to stop.
-pub(super) async fn run(config: Config) -> Result<(), Failure> {
+/// Serves until a signal asks to stop. The flags are those of which the
+/// configuration was read, for when it is read again.
+pub(super) async fn run(config: Config, flags: Flags) -> Result<(), Failure> {
     config.exposure()?;
     telemetry::init(&config.log);
-    serve(&config).await.map_err(|error| {
+    serve(&config, flags).await.map_err(|error| {
         tracing::error!("{}", Causes(&error));
         Failure::Told
     })
 }
 
-async fn serve(config: &Config) -> Result<(), Error> {
+async fn serve(config: &Config, flags: Flags) -> Result<(), Error> {
     let stop = Stop::on_signals().map_err(Error::Signals)?;
+    let reload = Reload::on_signal(config.clone(), flags).map_err(Error::Signals)?;
     let (listener, address) = bind(config.listen)
         .await
         .map_err(|source| Error::Listen { address: config.listen, source })?;
@@ -66,7 +72,7 @@ async fn serve(config: &Config) -> Result<(), Error> {
         opened = Database::open(config, Claim::Serve) => opened?,
         () = stop.requested() => return Ok(()),
     };
-    let served = answer(config, &database, listener, address, &stop).await;
+    let served = answer(config, &database, listener, address, reload, &stop).await;
     let closed = database.close().await;
     served?;
     closed?;
@@ -80,12 +86,13 @@ async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Migrates, then answers until it is asked to stop.
+/// Migrates, then answers until it is asked to stop, then commits what was taken.
 async fn answer(
     config: &Config,
     database: &Database,
     listener: TcpListener,
     address: SocketAddr,
+    reload: Reload,
     stop: &Stop,
 ) -> Result<(), Error> {
     if config.migrate {
@@ -93,7 +100,7 @@ async fn answer(
             tracing::info!(version = migration.version, "migrated: {}", migration.description);
         }
     }
-    let buckets = Buckets::of_database(database.pool()).await?;
+    let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Schema)?;
     let (ingest, writers) =
         Ingest::start(ingest::Settings::default(), &database.pool().connect_options(), buckets);
     let router = api::router(Service {
@@ -101,7 +108,7 @@ async fn answer(
         buckets,
         ingest,
         clock: Clock::system(),
-        endpoints: Arc::new(endpoints(config)),
+        endpoints: reload.endpoints(),
     });
     // An answer is small and whole: it gains nothing by waiting for more to send.
     let listener = listener.tap_io(|stream| {
@@ -119,33 +126,18 @@ async fn answer(
     let served = tokio::select! {
         served = serving => served.map_err(Error::Accept),
         never = database.keep() => match never {},
+        never = reload.keep() => match never {},
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
             Ok(())
         }
     };
     // The router is gone, and with it the way in: what was taken is committed.
-    if tokio::time::timeout(DRAIN_TIMEOUT, writers.finish()).await.is_err() {
-        tracing::warn!("some deliveries were not committed in {} s", DRAIN_TIMEOUT.as_secs());
+    // Only a request that did not end keeps the writers waiting.
+    if tokio::time::timeout(COMMIT_TIMEOUT, writers.finish()).await.is_err() {
+        tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());
     }
     served
-}
-
-/// The endpoints as the configuration has them.
-fn endpoints(config: &Config) -> Endpoints {
-    let by_name = config
-        .webhooks
-        .iter()
-        .map(|(name, endpoint)| {
-            let projects = endpoint.projects.clone();
-            (name.clone(), Arc::new(Endpoint { name: name.clone(), projects }))
-        })
-        .collect();
-    Endpoints {
-        by_name,
-        provider_utc_offset: config.provider_utc_offset,
-        max_body: config.max_delivery_bytes,
-    }
 }
 
 /// Tells where it listens and where its database is. Nobody need read it: a

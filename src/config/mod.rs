@@ -9,7 +9,9 @@
 //! mistake, does not know about the other layers, and quotes what it did not
 //! expect, which may be a token.
 //!
-//! Deliberately absent: reloading while the program runs. Restart it.
+//! While the program runs, the tokens and keys of the endpoints may be read
+//! again ([`Config::with_secrets_of`]). Deliberately absent: the same for
+//! anything else. Restart it.
 
 mod layers;
 mod mistake;
@@ -37,7 +39,7 @@ use self::layers::{File, Given, Reader};
 use self::suggest::did_you_mean;
 
 /// The configuration of this run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
@@ -47,7 +49,8 @@ pub struct Config {
     listen_source: Source,
     /// Where the database is.
     pub database: DatabaseSource,
-    /// The most connections to hold to the database.
+    /// The most connections to hold to the database for questions; the writers
+    /// have their own.
     pub database_connections: u32,
     /// Whether `serve` runs pending migrations.
     pub migrate: bool,
@@ -145,8 +148,7 @@ const FILE_VARIABLE: &str = "CALLSTATE_CONFIG";
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_DATABASE_CONNECTIONS: u32 = 10;
-/// One to write and one to read at least.
-const DATABASE_CONNECTIONS: RangeInclusive<u32> = 2..=1000;
+const DATABASE_CONNECTIONS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_MAX_DELIVERY_BYTES: usize = 1024 * 1024;
 /// A kilobyte, which any delivery needs, to what a request may hold in memory.
 const MAX_DELIVERY_BYTES: RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
@@ -228,6 +230,22 @@ impl Config {
         };
         Mistakes::check(reader.mistakes)?;
         Ok(config)
+    }
+
+    /// This configuration with the tokens and keys of one that was read later.
+    ///
+    /// Nothing else is taken over, so an endpoint never comes to be open in this
+    /// way, and one that is no longer there or has another method keeps what it
+    /// has.
+    #[must_use]
+    pub fn with_secrets_of(&self, later: &Self) -> Self {
+        let mut config = self.clone();
+        for (name, endpoint) in &mut config.webhooks {
+            if let Some(later) = later.webhooks.get(name) {
+                endpoint.auth = endpoint.auth.with_secrets_of(&later.auth);
+            }
+        }
+        config
     }
 
     /// Refuses to serve strangers: beyond the loopback, every endpoint

@@ -3,7 +3,7 @@
 //! A [`Secret`] has no `Display`, its `Debug` is always the same, and the only
 //! way to its text is [`Secret::expose`], which is easy to search for.
 //! Comparing a secret with what a stranger sent is not done here: that wants
-//! constant time, and belongs to authentication.
+//! constant time, and belongs to [`Tokens`](crate::recho::Tokens).
 
 use std::fmt;
 

@@ -6,13 +6,13 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use chrono::FixedOffset;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 use crate::call::ProjectId;
+use crate::recho::PublicKey;
+use crate::recho::key::KeyError;
 
 use super::LogFormat;
 use super::layers::{Environment, Given, ReadFile};
@@ -135,67 +135,19 @@ pub(super) fn project(given: &Given) -> Result<ProjectId, Mistake> {
     ProjectId::new(given.text()?).map_err(|error| given.mistake(error))
 }
 
-/// The start of what is wrapped in every SPKI of an RSA key: the object
-/// identifier 1.2.840.113549.1.1.1 and NULL (RFC 8017, appendix A.1).
-const RSA_ALGORITHM: [u8; 15] =
-    [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-
-/// An RSA public key as PEM text with one SPKI block (RFC 7468, section 13).
-/// The wrapping is checked here, the numbers where the key is used.
+/// An RSA public key as PEM text.
 pub(super) fn public_key(
     given: &Given,
     environment: &Environment,
     read_file: ReadFile<'_>,
-) -> Result<String, Mistake> {
-    let text = given.secret(environment, read_file)?.expose().to_owned();
-    match check_public_key(&text) {
-        Ok(()) => Ok(text),
-        Err(_) if !text.contains("-----") && Path::new(&text).extension().is_some() => Err(given
-            .mistake(format!(
-                "is not a public key in PEM; if it names a file, write \"file:{text}\""
-            ))),
-        Err(wrong) => Err(given.mistake(wrong)),
-    }
-}
-
-fn check_public_key(text: &str) -> Result<(), &'static str> {
-    if text.contains("PRIVATE KEY-----") {
-        return Err("is a private key; give the public one (openssl pkey -pubout)");
-    }
-    if text.contains("BEGIN RSA PUBLIC KEY-----") {
-        return Err("is a PKCS#1 key; give it as SPKI (openssl rsa -RSAPublicKey_in -pubout)");
-    }
-    if text.contains("BEGIN CERTIFICATE-----") {
-        return Err("is a certificate; give its public key (openssl x509 -pubkey -noout)");
-    }
-    let body = text
-        .strip_prefix("-----BEGIN PUBLIC KEY-----")
-        .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"))
-        .ok_or("is not a public key in PEM (-----BEGIN PUBLIC KEY-----)")?;
-    if body.contains("-----") {
-        return Err("holds more than one key; give each as an item of the list");
-    }
-    let body: String = body.split_ascii_whitespace().collect();
-    let der = STANDARD
-        .decode(body)
-        .map_err(|_| "is damaged: what stands between the PEM lines is not Base64")?;
-    let content = sequence(&der).ok_or("is damaged: it is no DER sequence of that length")?;
-    if content.starts_with(&RSA_ALGORITHM) { Ok(()) } else { Err("is not an RSA key") }
-}
-
-/// The content of a DER sequence that is all of `der`.
-fn sequence(der: &[u8]) -> Option<&[u8]> {
-    let rest = der.strip_prefix(&[0x30])?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, content) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        // No RSA key needs more than two bytes for its length: 64 KiB.
-        0x81 | 0x82 => {
-            let (bytes, content) = rest.split_at_checked(usize::from(first - 0x80))?;
-            let length = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-            (length, content)
+) -> Result<PublicKey, Mistake> {
+    let text = given.secret(environment, read_file)?;
+    let text = text.expose();
+    PublicKey::from_pem(text).map_err(|error| {
+        if error == KeyError::NoPem && Path::new(text).extension().is_some() {
+            given.mistake(format!("{error}; if it names a file, write \"file:{text}\""))
+        } else {
+            given.mistake(error)
         }
-        _ => return None,
-    };
-    (content.len() == length).then_some(content)
+    })
 }

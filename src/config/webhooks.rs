@@ -2,12 +2,14 @@
 //!
 //! What is configured here is complete: an endpoint says how it authenticates,
 //! has what that needs, and nothing that another method would need. So a typo
-//! never leaves an endpoint open. Checking deliveries is not done here.
+//! never leaves an endpoint open. Checking deliveries is not done here: that is
+//! what [`Auth::guard`] is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::call::ProjectId;
+use crate::recho::{Guard, PublicKey, Tokens, Verifier};
 
 use super::layers::{Environment, Given, Reader};
 use super::mistake::{Mistake, Source};
@@ -52,8 +54,8 @@ pub enum Auth {
     },
     /// A signature by one of these keys, at least one.
     RsaSha256 {
-        /// PEM text, each with one SPKI block; several while they rotate.
-        public_keys: Vec<String>,
+        /// Several while they rotate.
+        public_keys: Vec<PublicKey>,
         /// How far the signature's time may be from now, either way.
         timestamp_tolerance: Duration,
     },
@@ -67,6 +69,37 @@ impl Auth {
             Self::None => "none",
             Self::Bearer { .. } => "bearer",
             Self::RsaSha256 { .. } => "rsa-sha256",
+        }
+    }
+
+    /// What checks deliveries in this way.
+    #[must_use]
+    pub fn guard(&self) -> Guard {
+        match self {
+            Self::None => Guard::Open,
+            Self::Bearer { tokens } => {
+                Guard::Bearer(Tokens::new(tokens.iter().map(Secret::expose)))
+            }
+            Self::RsaSha256 { public_keys, timestamp_tolerance } => {
+                Guard::Signature(Verifier::new(public_keys.clone(), *timestamp_tolerance))
+            }
+        }
+    }
+
+    /// The same method with the tokens or keys of another. It stays as it is
+    /// where that has another method.
+    pub(super) fn with_secrets_of(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Bearer { .. }, Self::Bearer { tokens }) => {
+                Self::Bearer { tokens: tokens.clone() }
+            }
+            (Self::RsaSha256 { timestamp_tolerance, .. }, Self::RsaSha256 { public_keys, .. }) => {
+                Self::RsaSha256 {
+                    public_keys: public_keys.clone(),
+                    timestamp_tolerance: *timestamp_tolerance,
+                }
+            }
+            (Self::None | Self::Bearer { .. } | Self::RsaSha256 { .. }, _) => self.clone(),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 use super::Refused;
 use crate::{
     call::Delivery,
-    store::{self, Buckets, Recorded},
+    store::{self, Buckets, Recorded, Recorder},
 };
 
 /// How long a connection may take to come about.
@@ -35,6 +35,7 @@ pub(super) struct Writer {
     batch: usize,
     jobs: mpsc::Receiver<Job>,
     connection: Option<PgConnection>,
+    recorder: Recorder,
 }
 
 type Answer = oneshot::Sender<Result<Recorded, Refused>>;
@@ -46,10 +47,8 @@ impl Writer {
         batch: usize,
         jobs: mpsc::Receiver<Job>,
     ) -> Self {
-        // A plan made while the tables were small would be kept, and scan them
-        // as they grow.
-        let options = options.clone().options([("plan_cache_mode", "force_custom_plan")]);
-        Self { options, buckets, batch, jobs, connection: None }
+        let options = options.clone().options(store::BY_KEY);
+        Self { options, buckets, batch, jobs, connection: None, recorder: Recorder::default() }
     }
 
     /// Commits until the queue is closed and empty.
@@ -118,8 +117,8 @@ impl Writer {
     ) -> Result<Vec<Recorded>, store::Error> {
         let mut tries = 1;
         loop {
-            let result = match self.connection().await {
-                Ok(connection) => store::record(connection, bucket, deliveries).await,
+            let result = match connect(&self.options, &mut self.connection).await {
+                Ok(connection) => self.recorder.record(connection, bucket, deliveries).await,
                 Err(error) => Err(error),
             };
             match result {
@@ -133,14 +132,18 @@ impl Writer {
             }
         }
     }
+}
 
-    async fn connection(&mut self) -> Result<&mut PgConnection, store::Error> {
-        if self.connection.is_none() {
-            let connection = timeout(CONNECT_TIMEOUT, self.options.connect())
-                .await
-                .map_err(|_| sqlx::Error::PoolTimedOut)??;
-            self.connection = Some(connection);
-        }
-        self.connection.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
+/// The connection, made where there is none.
+async fn connect<'c>(
+    options: &PgConnectOptions,
+    connection: &'c mut Option<PgConnection>,
+) -> Result<&'c mut PgConnection, store::Error> {
+    if connection.is_none() {
+        let made = timeout(CONNECT_TIMEOUT, options.connect())
+            .await
+            .map_err(|_| sqlx::Error::PoolTimedOut)??;
+        *connection = Some(made);
     }
+    connection.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
 }

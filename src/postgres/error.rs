@@ -76,8 +76,8 @@ pub enum Error {
         /// What was given.
         path: PathBuf,
     },
-    /// We may not write where we must.
-    #[error("may not write to {}; make it writable for user {user}, or name another place with --data-dir", path.display())]
+    /// We may not read or write where we must.
+    #[error("user {user} may not use {}; give it to them, or name another place with --data-dir", path.display())]
     NotWritable {
         /// The file or folder.
         path: PathBuf,

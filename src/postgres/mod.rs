@@ -2,12 +2,12 @@
 //!
 //! What always holds:
 //!
-//! - One data directory has one cluster in use and one server. Starting and stopping are serialised ([`lock`]); whoever uses
+//! - One data directory has one cluster in use and one server. Starting and stopping are serialised (`lock`); whoever uses
 //!   the server holds a lock, and the last one out stops it.
-//! - A commit that was answered is on disk: `fsync` stays on, and no setting here trades that away ([`settings`]).
+//! - A commit that was answered is on disk: `fsync` stays on, and no setting here trades that away (`settings`).
 //! - Killed or cut off at any point, ours or the server's process, the next start mends it: a cluster is complete
-//!   or not there ([`cluster`]), a server is running if it answers ([`running`](mod@running)).
-//! - Postgres never runs as root ([`privilege`]).
+//!   or not there (`cluster`), a server is running if it answers (`running`).
+//! - Postgres never runs as root (`privilege`).
 //!
 //! Deliberately absent: migrations and anything that knows a table (the store's), upgrades between major versions
 //! (`pg_upgrade` and a person's judgement), backups, Windows.

@@ -67,7 +67,10 @@ impl Privilege {
         match trial {
             Ok(output) if output.status.success() => Ok(Self::Mapped(user)),
             Ok(output) => {
-                Err(refuse(path, String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+                let said = String::from_utf8_lossy(&output.stderr);
+                let reason =
+                    format!("a user namespace was refused: {} {}", output.status, said.trim());
+                Err(refuse(path, reason.trim_end().to_owned()))
             }
             Err(error) => Err(refuse(
                 path,

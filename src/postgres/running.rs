@@ -24,6 +24,8 @@ use super::{
 const PATIENCE: Duration = Duration::from_mins(10);
 /// How often to knock. Postgres tells nobody when it is ready, so asking is all there is.
 pub(super) const INTERVAL: Duration = Duration::from_millis(20);
+/// The longest pause between two knocks: each leaves a line in the log of a server that replays its own.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one connection may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -56,6 +58,7 @@ struct Note {
 /// Looks for the server of a cluster; waits while it is coming up or going down.
 pub(super) async fn find(layout: &Layout) -> Result<Option<Running>, Error> {
     let deadline = Instant::now() + PATIENCE;
+    let mut pause = INTERVAL;
     loop {
         let Some(note) = note(layout)? else {
             return Ok(None);
@@ -70,7 +73,10 @@ pub(super) async fn find(layout: &Layout) -> Result<Option<Running>, Error> {
                 }));
             }
             Answer::Silent => return Ok(None),
-            Answer::NotNow if Instant::now() < deadline => tokio::time::sleep(INTERVAL).await,
+            Answer::NotNow if Instant::now() < deadline => {
+                tokio::time::sleep(pause).await;
+                pause = (pause + pause / 4).min(LONGEST_INTERVAL);
+            }
             Answer::NotNow => return Err(too_slow(layout, "come up")),
         }
     }

@@ -190,9 +190,55 @@ fn error(fault: &Fault, at: DateTime<Utc>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::call::{CallId, ProjectId};
+    use crate::call::{CallId, KnownEvent, ProjectId};
+    use crate::simulate::fault;
 
     use super::*;
+
+    /// The names of the members in their order, as the lines have them.
+    fn shape(pretty: &str) -> Vec<&str> {
+        pretty.lines().map(|line| line.split_once("\": ").map_or(line, |(name, _)| name)).collect()
+    }
+
+    #[test]
+    fn every_type_has_the_shape_of_the_providers_sample() {
+        for event in KnownEvent::ALL {
+            let name = event.as_str().to_lowercase().replace("_call_", "_");
+            let path =
+                format!("{}/tests/fixtures/deliveries/{name}.json", env!("CARGO_MANIFEST_DIR"));
+            let sample = std::fs::read_to_string(path).unwrap();
+            let delivery: serde_json::Value = serde_json::from_str(&sample).unwrap();
+            let (body, data) = (&delivery["body"], &delivery["body"]["data"]);
+            let text = body["text"].as_str().unwrap();
+            let (_, time) = text.rsplit_once("Time: ").unwrap();
+            let key = CallKey {
+                call_id: CallId::new(data["callId"].as_str().unwrap()).unwrap(),
+                project_id: ProjectId::new(delivery["projectId"].as_str().unwrap()).unwrap(),
+            };
+            let faults = match event {
+                KnownEvent::OutboundError => &fault::CONNECTING[..],
+                KnownEvent::InboundError => &fault::INBOUND[..],
+                _ => &[],
+            };
+            let written = write(&Facts {
+                key: &key,
+                event_type: event.as_str(),
+                provider_status: data["callStatus"].as_str().unwrap(),
+                call_sid: data["callSid"].as_str(),
+                client_id: data["clientId"].as_str().unwrap(),
+                at: format!("{}Z", time.replace(' ', "T")).parse().unwrap(),
+                faults,
+                to_second_endpoint: false,
+                auth_type: AuthType::None,
+            });
+            let written = String::from_utf8(written).unwrap();
+            assert_eq!(shape(&written), shape(&sample), "{name}");
+            let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+            assert_eq!(written["body"]["subject"], body["subject"]);
+            assert_eq!(written["body"]["text"], body["text"]);
+            assert_eq!(written["body"]["data"], body["data"]);
+        }
+    }
 
     #[test]
     fn a_body_is_byte_for_byte_what_the_provider_sends() {
@@ -207,7 +253,7 @@ mod tests {
             call_sid: Some("CA94b5111"),
             client_id: "client-1",
             at: "2026-05-12T10:24:11Z".parse().unwrap(),
-            faults: &super::super::fault::CONNECTING,
+            faults: &fault::CONNECTING,
             to_second_endpoint: false,
             auth_type: AuthType::None,
         });

@@ -94,3 +94,51 @@ fn block(pem: &str, label: &str) -> Option<Result<Vec<u8>, NoKey>> {
     let body: String = body.split_ascii_whitespace().collect();
     Some(STANDARD.decode(body).map_err(|_| NoKey::NotBase64))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::recho::key::PublicKey;
+
+    use super::*;
+
+    macro_rules! key {
+        ($name:literal) => {
+            include_str!(concat!("../../tests/fixtures/keys/", $name, ".pem"))
+        };
+    }
+
+    fn headers(proof: &Proof) -> Vec<(&'static str, String)> {
+        proof.headers(b"{}", "2026-05-12T10:24:00.9Z".parse().unwrap())
+    }
+
+    #[test]
+    fn a_signature_is_over_the_time_and_the_body() {
+        let proof = Proof::of_private_key(key!("rsa-2048.private")).unwrap();
+        let headers = headers(&proof);
+        assert_eq!(headers[0], ("x-recho-timestamp", "1778581440".to_owned()));
+        let (name, signature) = &headers[1];
+        assert_eq!(*name, "x-recho-signature");
+        let signature = STANDARD.decode(signature).unwrap();
+        let key = PublicKey::from_pem(key!("rsa-2048.spki")).unwrap();
+        assert!(key.verifies(b"1778581440.{}", &signature));
+        assert!(!key.verifies(b"1778581441.{}", &signature));
+    }
+
+    #[test]
+    fn a_token_stands_behind_bearer() {
+        let headers = headers(&Proof::Bearer(Secret::new("token")));
+        assert_eq!(headers, [("authorization", "Bearer token".to_owned())]);
+    }
+
+    #[test]
+    fn what_cannot_sign_is_refused() {
+        for (pem, why) in [
+            ("", NoKey::NoBlock),
+            (key!("rsa-2048.spki"), NoKey::NoBlock),
+            ("-----BEGIN PRIVATE KEY-----\n?\n-----END PRIVATE KEY-----", NoKey::NotBase64),
+            ("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----", NoKey::NotRsa),
+        ] {
+            assert_eq!(Proof::of_private_key(pem).err(), Some(why), "{pem}");
+        }
+    }
+}

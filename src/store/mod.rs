@@ -3,6 +3,8 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`record`](mod@record) | the write path: a batch of deliveries and what they do |
+//! | `change` | what a batch does to one call, decided without the database |
+//! | `recent` | the calls that a writer wrote last |
 //! | `write` | the one statement that writes a batch |
 //! | [`calls`] | the table `calls`: its rows, and looking one up |
 //! | [`events`] | the table `events`: its rows, and a call's history |
@@ -21,17 +23,33 @@
 pub mod audit;
 pub mod bucket;
 pub mod calls;
+mod change;
 mod codec;
 pub mod events;
 pub mod quarantine;
+mod recent;
 pub mod record;
 mod write;
 
 pub use bucket::Buckets;
-pub use record::{Recorded, record, refold};
+pub use record::{Recorded, Recorder, refold};
 
 /// The schema's migrations, the same files that `sqlx migrate run` takes.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Settings of a connection that does nothing but look up and write calls by
+/// their keys.
+///
+/// Each such statement has one right plan, whatever the statistics say: the
+/// index. So it is planned once, and never in the belief that a table is small,
+/// which a plan from its first minutes would keep as the table grows.
+pub const BY_KEY: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
 
 /// Why the store could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]

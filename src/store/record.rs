@@ -1,37 +1,46 @@
 //! The write path: a batch of deliveries and what they do to their calls.
 //!
-//! [`record`] reads the calls that the batch is about, lets the domain decide,
-//! and writes the events and the calls as they now are. No lock is held between
-//! reading and writing: a call is replaced only in the version that was read
-//! (compare and swap), and an event is inserted only where its call was. So the
-//! write is one statement, atomic for each call; what lost against another
-//! writer is read and decided again, then under row locks, taken in key order.
+//! A [`Recorder`] looks at the calls that the batch is about, lets the domain
+//! decide ([`change`](mod@super::change)), and writes the events and the calls as
+//! they now are. No lock is held between looking and writing: a call is replaced
+//! only in the version that was looked at (compare and swap), and an event is
+//! inserted only where its call was. So the write is one statement, atomic for
+//! each call.
+//!
+//! Because a stale look does no harm, most calls need no reading at all: the
+//! ones that the recorder wrote last it remembers, and one whose event is such
+//! as calls begin with it takes to be absent. What this loses is read and
+//! decided again; what loses that too, against other writers, is tried under
+//! row locks, taken in key order.
 //!
 //! Almost every event sorts after all that its call has, and is applied to the
 //! stored call. Where one does not, the call is folded again from all its
 //! events, and those after it whose outcome changed are amended in the same
 //! transaction.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
-use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, types::Json};
 use uuid::Uuid;
 
 use super::{
     Error,
     calls::{self, CallRow, StoredCall},
-    events::{self, Amendment, Repetition, StoredEvent, columns},
+    change::{Change, group},
+    events::{self, Amendment, Repetition, columns},
+    recent::{Recent, Remembered},
     write::write,
 };
-use crate::call::{
-    Attempt, Call, CallKey, Delivery, Direction, Disposition, Event, Fingerprint, Outcome, Status,
-    fold,
-};
+use crate::call::{Attempt, CallKey, Delivery, Direction, Disposition, Fingerprint, Status};
 
-/// How often a call that other writers keep changing is tried. The second try
-/// locks the rows, so only a call that is created meanwhile takes more.
+/// How often a call that other writers keep changing is tried. From the third
+/// try on the rows are locked, so only a call that is created meanwhile takes
+/// more.
 const MAX_ROUNDS: u32 = 8;
+
+/// How many calls a recorder remembers for certain; up to twice as many by
+/// chance. One takes about a kilobyte.
+const REMEMBERED_CALLS: usize = 8192;
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,43 +53,91 @@ pub struct Recorded {
     pub status: Status,
 }
 
-/// Commits a batch of deliveries, all of calls in one bucket, with all that
-/// they do. Gives what became of each, in their order.
-///
-/// # Errors
-///
-/// Where the database refuses, a row cannot be, or other writers kept changing
-/// the calls. Calls are committed one by one or together, never by halves; a
-/// batch that failed may be given again as it is.
-pub async fn record(
-    conn: &mut PgConnection,
-    bucket: i32,
-    batch: &[Delivery],
-) -> Result<Vec<Recorded>, Error> {
-    let mut recorded = vec![None; batch.len()];
-    for round in 0..MAX_ROUNDS {
-        let pending: Vec<usize> =
-            (0..batch.len()).filter(|index| recorded[*index].is_none()).collect();
-        if pending.is_empty() {
-            break;
+/// Records batches, one after the other.
+#[derive(Debug)]
+pub struct Recorder {
+    recent: Recent,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self { recent: Recent::new(REMEMBERED_CALLS) }
+    }
+}
+
+impl Recorder {
+    /// Commits a batch of deliveries, all of calls in one bucket, with all that
+    /// they do. Gives what became of each, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Where the database refuses, a row cannot be, or other writers kept
+    /// changing the calls. Calls are committed one by one or together, never by
+    /// halves; a batch that failed may be given again as it is.
+    pub async fn record(
+        &mut self,
+        conn: &mut PgConnection,
+        bucket: i32,
+        batch: &[Delivery],
+    ) -> Result<Vec<Recorded>, Error> {
+        let mut recorded = vec![None; batch.len()];
+        for round in 0..MAX_ROUNDS {
+            let mut changes =
+                group(batch, (0..batch.len()).filter(|index| recorded[*index].is_none()));
+            if changes.is_empty() {
+                break;
+            }
+            match round {
+                0 => {
+                    for change in changes.values_mut() {
+                        self.recall(change);
+                    }
+                    change(&mut *conn, bucket, &mut changes).await?;
+                }
+                1 => change(&mut *conn, bucket, &mut changes).await?,
+                _ => {
+                    let mut tx = conn.begin().await?;
+                    lock(&mut tx, bucket, changes.keys().copied()).await?;
+                    change(&mut tx, bucket, &mut changes).await?;
+                    tx.commit().await?;
+                }
+            }
+            for change in changes.into_values().filter(|change| change.is_written) {
+                change.answer(batch, &mut recorded);
+                self.remember(change);
+            }
         }
-        let mut changes = group(batch, &pending);
-        if round == 0 {
-            change(&mut *conn, bucket, &mut changes).await?;
-        } else {
-            let mut tx = conn.begin().await?;
-            lock(&mut tx, bucket, changes.keys().copied()).await?;
-            change(&mut tx, bucket, &mut changes).await?;
-            tx.commit().await?;
-        }
-        for change in changes.values().filter(|change| change.is_written) {
-            change.answer(batch, &mut recorded);
+        recorded
+            .into_iter()
+            .collect::<Option<Vec<Recorded>>>()
+            .ok_or(Error::Contended { rounds: MAX_ROUNDS })
+    }
+
+    /// Spares the reading of a call, if it is remembered or seems to be new.
+    fn recall(&mut self, change: &mut Change<'_>) {
+        if let Some(Remembered { stored, fingerprints }) = self.recent.take(change.key) {
+            change.is_stored(stored, Some(fingerprints));
+        } else if change.seems_new() {
+            change.is_absent();
         }
     }
-    recorded
-        .into_iter()
-        .collect::<Option<Vec<Recorded>>>()
-        .ok_or(Error::Contended { rounds: MAX_ROUNDS })
+
+    /// Remembers a call as it was written, if all its events are known.
+    fn remember(&mut self, change: Change<'_>) {
+        if let Change {
+            key,
+            version,
+            call: Some(call),
+            last_delivered_at: Some(last_delivered_at),
+            fingerprints: Some(fingerprints),
+            ..
+        } = change
+        {
+            let version = version + 1;
+            let stored = StoredCall { key: key.clone(), version, call, last_delivered_at };
+            self.recent.put(Remembered { stored, fingerprints });
+        }
+    }
 }
 
 /// Folds these calls, all in one bucket, again from their events and writes what
@@ -88,7 +145,7 @@ pub async fn record(
 ///
 /// # Errors
 ///
-/// As [`record`].
+/// As [`Recorder::record`].
 pub async fn refold(conn: &mut PgConnection, bucket: i32, keys: &[&CallKey]) -> Result<(), Error> {
     let mut pending = keys.to_vec();
     for _ in 0..MAX_ROUNDS {
@@ -102,7 +159,9 @@ pub async fn refold(conn: &mut PgConnection, bucket: i32, keys: &[&CallKey]) -> 
         let mut changes: BTreeMap<&CallKey, Change<'_>> = BTreeMap::new();
         for key in pending.iter().copied() {
             let mut change = Change::of(key);
-            change.stored = stored.remove(key);
+            if let Some(stored) = stored.remove(key) {
+                change.version = stored.version;
+            }
             change.fold_again(&events.remove(key).unwrap_or_default());
             changes.insert(key, change);
         }
@@ -116,63 +175,6 @@ pub async fn refold(conn: &mut PgConnection, bucket: i32, keys: &[&CallKey]) -> 
         });
     }
     Err(Error::Contended { rounds: MAX_ROUNDS })
-}
-
-/// What becomes of one call.
-pub(super) struct Change<'a> {
-    pub(super) key: &'a CallKey,
-    /// The deliveries that are about it, as places in the batch.
-    deliveries: Vec<usize>,
-    /// The distinct events among them, in the order of the batch; those that
-    /// turn out to be stored already move to `repeated`.
-    pub(super) new: Vec<Arrival<'a>>,
-    repeated: Vec<Arrival<'a>>,
-    pub(super) stored: Option<StoredCall>,
-    /// The call as it is to be.
-    pub(super) call: Option<Call>,
-    /// When a delivery for it last came.
-    pub(super) last_delivered_at: Option<DateTime<Utc>>,
-    /// What each of `new` did.
-    pub(super) outcomes: Vec<Outcome>,
-    /// Stored events that turn out to have done something else.
-    amended: Vec<(Fingerprint, Outcome)>,
-    pub(super) is_written: bool,
-}
-
-/// An event that the batch holds once or more.
-pub(super) struct Arrival<'a> {
-    pub(super) delivery: &'a Delivery,
-    pub(super) deliveries: i32,
-    pub(super) last_delivered_at: DateTime<Utc>,
-}
-
-/// The deliveries by call, in key order.
-fn group<'a>(batch: &'a [Delivery], pending: &[usize]) -> BTreeMap<&'a CallKey, Change<'a>> {
-    let mut changes: BTreeMap<&CallKey, Change<'_>> = BTreeMap::new();
-    let mut places: HashMap<(&CallKey, Fingerprint), usize> = HashMap::new();
-    for &index in pending {
-        let delivery = &batch[index];
-        let change = changes.entry(&delivery.key).or_insert_with(|| Change::of(&delivery.key));
-        change.deliveries.push(index);
-        let received_at = delivery.event.received_at;
-        change.last_delivered_at = change.last_delivered_at.max(Some(received_at));
-        match places.get(&(&delivery.key, delivery.event.fingerprint)) {
-            Some(&place) => {
-                let arrival = &mut change.new[place];
-                arrival.deliveries += 1;
-                arrival.last_delivered_at = arrival.last_delivered_at.max(received_at);
-            }
-            None => {
-                places.insert((&delivery.key, delivery.event.fingerprint), change.new.len());
-                change.new.push(Arrival {
-                    delivery,
-                    deliveries: 1,
-                    last_delivered_at: received_at,
-                });
-            }
-        }
-    }
-    changes
 }
 
 /// Locks those of the calls that exist, in key order, so that no two writers
@@ -202,13 +204,16 @@ async fn lock<'a>(
     Ok(())
 }
 
-/// Reads the calls, decides, and writes those that are still as they were read.
+/// Reads the calls that are not known, decides, and writes those that are still
+/// as they were.
 async fn change<'a>(
     conn: &mut PgConnection,
     bucket: i32,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
 ) -> Result<(), Error> {
-    read(&mut *conn, bucket, changes).await?;
+    if changes.values().any(|change| !change.is_known) {
+        read(&mut *conn, bucket, changes).await?;
+    }
 
     let unordered: Vec<&CallKey> = changes
         .values_mut()
@@ -262,7 +267,7 @@ async fn commit<'a>(
     Ok(())
 }
 
-/// Reads the calls as they are stored, and which of the events they have
+/// Reads the calls that are not known, and which of the events they have
 /// already.
 async fn read<'a>(
     conn: &mut PgConnection,
@@ -271,6 +276,7 @@ async fn read<'a>(
 ) -> Result<(), Error> {
     let arrivals: Vec<&Delivery> = changes
         .values()
+        .filter(|change| !change.is_known)
         .flat_map(|change| change.new.iter().map(|arrival| arrival.delivery))
         .collect();
     let (call_ids, project_ids) =
@@ -279,19 +285,31 @@ async fn read<'a>(
         arrivals.iter().map(|delivery| &delivery.event.fingerprint.0[..]).collect();
     let rows = sqlx::query!(
         r#"
-        select wanted.place as "place!", known.fingerprint is not null as "is_known!",
-            calls.project_id, calls.call_id, version,
+        select wanted.place as "place!", known.is_known as "is_known!",
+            stored.project_id, stored.call_id, version,
             direction as "direction: Direction", status as "status: Status",
-            attempts as "attempts: Json<Vec<Attempt>>", calls.client_id, calls.provider_status,
+            attempts as "attempts: Json<Vec<Attempt>>", client_id, provider_status,
             has_errors, event_count, anomaly_count,
             microseconds_in_status as "microseconds_in_status: Json<BTreeMap<Status, i64>>",
             status_since, first_event_at, last_event_at, last_event_rank,
-            last_event_fingerprint, ended_at, updated_at, calls.last_delivered_at
+            last_event_fingerprint, ended_at, updated_at, last_delivered_at
         from unnest($2::text[], $3::text[], $4::bytea[]) with ordinality
             as wanted (call_id, project_id, fingerprint, place)
-        join calls using (call_id, project_id)
-        left join events as known using (bucket, call_id, project_id, fingerprint)
-        where calls.bucket = $1
+        cross join lateral (
+            select *
+            from calls
+            where bucket = $1 and call_id = wanted.call_id and project_id = wanted.project_id
+            -- looked up one by one, whatever the statistics say
+            offset 0
+        ) as stored
+        cross join lateral (
+            select exists (
+                select from events
+                where bucket = $1 and call_id = wanted.call_id
+                    and project_id = wanted.project_id and fingerprint = wanted.fingerprint
+            ) as is_known
+            offset 0
+        ) as known
         "#,
         bucket,
         &call_ids as &[&str],
@@ -301,150 +319,51 @@ async fn read<'a>(
     .fetch_all(conn)
     .await?;
 
-    let mut known: HashSet<Uuid> = HashSet::new();
+    let mut known: HashSet<(&CallKey, Fingerprint)> = HashSet::new();
+    let mut stored: BTreeMap<&CallKey, StoredCall> = BTreeMap::new();
     for row in rows {
-        let place = usize::try_from(row.place).ok().and_then(|place| place.checked_sub(1));
-        let delivery = place.and_then(|place| arrivals.get(place)).copied();
-        let Some((delivery, change)) =
-            delivery.and_then(|delivery| Some((delivery, changes.get_mut(&delivery.key)?)))
-        else {
+        let place = usize::try_from(row.place - 1).ok();
+        let Some(delivery) = place.and_then(|place| arrivals.get(place)) else {
             continue;
         };
         if row.is_known {
-            known.insert(delivery.event_id);
+            known.insert((&delivery.key, delivery.event.fingerprint));
         }
-        if change.stored.is_none() {
-            change.stored = Some(
-                CallRow {
-                    project_id: row.project_id,
-                    call_id: row.call_id,
-                    version: row.version,
-                    direction: row.direction,
-                    status: row.status,
-                    attempts: row.attempts,
-                    client_id: row.client_id,
-                    provider_status: row.provider_status,
-                    has_errors: row.has_errors,
-                    event_count: row.event_count,
-                    anomaly_count: row.anomaly_count,
-                    microseconds_in_status: row.microseconds_in_status,
-                    status_since: row.status_since,
-                    first_event_at: row.first_event_at,
-                    last_event_at: row.last_event_at,
-                    last_event_rank: row.last_event_rank,
-                    last_event_fingerprint: row.last_event_fingerprint,
-                    ended_at: row.ended_at,
-                    updated_at: row.updated_at,
-                    last_delivered_at: row.last_delivered_at,
-                }
-                .try_into()?,
-            );
+        if let Entry::Vacant(entry) = stored.entry(&delivery.key) {
+            let row = CallRow {
+                project_id: row.project_id,
+                call_id: row.call_id,
+                version: row.version,
+                direction: row.direction,
+                status: row.status,
+                attempts: row.attempts,
+                client_id: row.client_id,
+                provider_status: row.provider_status,
+                has_errors: row.has_errors,
+                event_count: row.event_count,
+                anomaly_count: row.anomaly_count,
+                microseconds_in_status: row.microseconds_in_status,
+                status_since: row.status_since,
+                first_event_at: row.first_event_at,
+                last_event_at: row.last_event_at,
+                last_event_rank: row.last_event_rank,
+                last_event_fingerprint: row.last_event_fingerprint,
+                ended_at: row.ended_at,
+                updated_at: row.updated_at,
+                last_delivered_at: row.last_delivered_at,
+            };
+            entry.insert(row.try_into()?);
         }
     }
-    for change in changes.values_mut() {
-        let delivered_at = change.stored.as_ref().map(|stored| stored.last_delivered_at);
-        change.last_delivered_at = change.last_delivered_at.max(delivered_at);
-        let (repeated, new) = std::mem::take(&mut change.new)
-            .into_iter()
-            .partition(|arrival| known.contains(&arrival.delivery.event_id));
-        change.repeated = repeated;
-        change.new = new;
+    for change in changes.values_mut().filter(|change| !change.is_known) {
+        match stored.remove(change.key) {
+            Some(stored) => {
+                change.is_stored(stored, None);
+                let key = change.key;
+                change.set_apart(|fingerprint| known.contains(&(key, fingerprint)));
+            }
+            None => change.is_absent(),
+        }
     }
     Ok(())
-}
-
-impl<'a> Change<'a> {
-    fn of(key: &'a CallKey) -> Self {
-        Self {
-            key,
-            deliveries: Vec::new(),
-            new: Vec::new(),
-            repeated: Vec::new(),
-            stored: None,
-            call: None,
-            last_delivered_at: None,
-            outcomes: Vec::new(),
-            amended: Vec::new(),
-            is_written: false,
-        }
-    }
-
-    /// Applies the new events to the stored call, if they sort after all that it
-    /// has; tells whether they did.
-    fn append(&mut self) -> bool {
-        let last = self.stored.as_ref().map(|stored| stored.call.last);
-        let sorts_last = |arrival: &Arrival<'_>| {
-            last.is_none_or(|last| last < arrival.delivery.event.position())
-        };
-        if !self.new.iter().all(sorts_last) {
-            return false;
-        }
-        let mut order: Vec<usize> = (0..self.new.len()).collect();
-        order.sort_by_key(|place| self.new[*place].delivery.event.position());
-        let mut call = self.stored.as_ref().map(|stored| stored.call.clone());
-        let mut outcomes = vec![None; self.new.len()];
-        for place in order {
-            let event = &self.new[place].delivery.event;
-            outcomes[place] = Some(match &mut call {
-                Some(call) => call.apply(event),
-                None => {
-                    let (begun, outcome) = Call::begin(event);
-                    call = Some(begun);
-                    outcome
-                }
-            });
-        }
-        self.call = call;
-        self.outcomes = outcomes.into_iter().flatten().collect();
-        true
-    }
-
-    /// Folds the call from its stored events and the new ones.
-    fn fold_again(&mut self, history: &[StoredEvent]) {
-        let mut events: Vec<&Event> = history
-            .iter()
-            .map(|stored| &stored.event)
-            .chain(self.new.iter().map(|arrival| &arrival.delivery.event))
-            .collect();
-        let Some((call, outcomes)) = fold(&mut events) else {
-            return;
-        };
-        let mut by_fingerprint: HashMap<Fingerprint, Outcome> =
-            events.iter().map(|event| event.fingerprint).zip(outcomes).collect();
-        self.outcomes = self
-            .new
-            .iter()
-            .filter_map(|arrival| by_fingerprint.remove(&arrival.delivery.event.fingerprint))
-            .collect();
-        self.amended = history
-            .iter()
-            .filter_map(|stored| {
-                let fingerprint = stored.event.fingerprint;
-                let outcome = by_fingerprint.remove(&fingerprint)?;
-                (outcome != stored.outcome).then_some((fingerprint, outcome))
-            })
-            .collect();
-        self.call = Some(call);
-        let delivered_at = history.iter().map(|stored| stored.last_delivered_at).max();
-        self.last_delivered_at = self.last_delivered_at.max(delivered_at);
-    }
-
-    /// Tells what became of each delivery: the first of a new event made it, any
-    /// other is a repetition.
-    fn answer(&self, batch: &[Delivery], recorded: &mut [Option<Recorded>]) {
-        let Some(status) = self.call.as_ref().map(|call| call.status) else {
-            return;
-        };
-        let mut dispositions: HashMap<Uuid, Disposition> = self
-            .new
-            .iter()
-            .zip(&self.outcomes)
-            .map(|(arrival, outcome)| (arrival.delivery.event_id, outcome.disposition))
-            .collect();
-        for &index in &self.deliveries {
-            let event_id = batch[index].event_id;
-            let disposition = dispositions.remove(&event_id);
-            recorded[index] = Some(Recorded { event_id, disposition, status });
-        }
-    }
 }

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::{
     Error,
+    change::{Arrival, Change},
     codec::key,
     events::as_int,
-    record::{Arrival, Change},
 };
 use crate::call::{Call, CallKey, Direction, Outcome, Status};
 
@@ -28,8 +28,7 @@ pub(super) async fn write<'a>(
         let (Some(call), Some(last_delivered_at)) = (&change.call, change.last_delivered_at) else {
             continue;
         };
-        let version = change.stored.as_ref().map_or(1, |stored| stored.version + 1);
-        calls.push(change.key, version, call, last_delivered_at);
+        calls.push(change.key, change.version + 1, call, last_delivered_at);
         for (arrival, outcome) in change.new.iter().zip(&change.outcomes) {
             events.push(arrival, outcome);
         }
@@ -109,7 +108,8 @@ pub(super) async fn write<'a>(
                 call_sid, client_id, provider_status, errors, endpoint, delivery_count,
                 last_delivered_at, payload
             )
-            join written using (call_id, project_id)
+            -- not a join, which would be planned by the size of a batch that is not known
+            where ((call_id, project_id) in (select call_id, project_id from written)) is true
         )
         select project_id, call_id from written
         "#,

@@ -1,5 +1,13 @@
 //! Tests of the whole program against a real Postgres.
 
+mod audit;
+mod authentication;
+mod calls;
+mod deliveries;
+mod durability;
 mod harness;
 mod managed_postgres;
+mod rooms;
+mod schema;
+mod simulate;
 mod support;

@@ -1,14 +1,19 @@
 //! The managed server, from an empty directory to a killed process. Each test has a data directory of its own.
+//!
+//! Creating a cluster waits for the disk for a second or two, so most tests open a copy of one that was created, as a
+//! user would who moves the data directory. Those about creation start from nothing.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use callstate::postgres::{Claim, Error, Options, Server, acquire, running};
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
+use tokio::sync::OnceCell;
 
 /// A data directory that goes with its test. A server that a failing test left in it is ended first.
 struct Place(PathBuf);
@@ -22,6 +27,21 @@ impl Place {
         fs::create_dir(&path).expect("a folder under the temporary folder");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its owner may");
         Self(path)
+    }
+
+    /// With a cluster that has been stopped in order.
+    async fn with_cluster() -> Self {
+        static ORIGINAL: OnceCell<Option<Original>> = OnceCell::const_new();
+        let place = Self::new();
+        if let Some(original) = ORIGINAL.get_or_init(Original::create).await {
+            let copied = Command::new("cp").arg("-a").arg(&original.cluster).arg(&place.0).status();
+            assert!(copied.expect("cp runs").success());
+        } else {
+            place.acquire(Claim::Join).await.release().await.expect("it stops");
+        }
+        // Another place, another port: tests run side by side.
+        fs::remove_file(place.cluster().join("port")).expect("it was there");
+        place
     }
 
     /// As `mktemp -d` makes them.
@@ -39,15 +59,13 @@ impl Place {
         acquire(&self.options(), claim).await.expect("the server comes up")
     }
 
-    /// The folder of the cluster, whichever major version is installed.
     fn cluster(&self) -> PathBuf {
-        let is_cluster = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pg"))
-        };
-        let mut entries = fs::read_dir(&self.0)
-            .expect("the data directory")
-            .map(|entry| entry.expect("an entry").path());
-        entries.find(is_cluster).expect("a cluster")
+        cluster_in(&self.0)
+    }
+
+    fn has_cluster(&self) -> bool {
+        let mut entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        entries.any(|entry| entry.path().join("data").is_dir())
     }
 
     fn server_pid(&self) -> Option<rustix::process::Pid> {
@@ -64,12 +82,51 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if std::thread::panicking()
+            && self.has_cluster()
             && let Some(pid) = self.server_pid()
         {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
         }
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// The cluster that tests copy. Replaced by each run, so that it is always of the code under test.
+struct Original {
+    cluster: PathBuf,
+    /// Held for its lock: a second run at the same time goes without.
+    _one_at_a_time: File,
+}
+
+impl Original {
+    async fn create() -> Option<Self> {
+        // A process for each test would create one for each.
+        if std::env::var_os("NEXTEST").is_some() {
+            return None;
+        }
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let lock = File::create(folder.join("managed.lock")).ok()?;
+        lock.try_lock().ok()?;
+        let place = folder.join("managed");
+        if place.exists() {
+            fs::remove_dir_all(&place).ok()?;
+        }
+        let options = Options { data_dir: place.clone(), bin_dir: None };
+        let server = acquire(&options, Claim::Join).await.expect("the server comes up");
+        server.release().await.expect("it stops");
+        Some(Self { cluster: cluster_in(&place), _one_at_a_time: lock })
+    }
+}
+
+/// The folder of the cluster, whichever major version is installed.
+fn cluster_in(place: &Path) -> PathBuf {
+    let is_cluster = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pg"))
+    };
+    let mut entries = fs::read_dir(place)
+        .expect("the data directory")
+        .map(|entry| entry.expect("an entry").path());
+    entries.find(is_cluster).expect("a cluster")
 }
 
 async fn ask(url: &str, sql: &'static str) -> String {
@@ -130,7 +187,7 @@ async fn a_first_start_makes_a_durable_database_that_only_we_can_reach() {
 
 #[tokio::test]
 async fn data_port_and_password_are_kept_across_starts() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     assert_eq!(running(&place.options()).await.expect("nothing is wrong"), None);
     let first = place.acquire(Claim::Serve).await;
     let url = first.url().to_owned();
@@ -146,7 +203,7 @@ async fn data_port_and_password_are_kept_across_starts() {
 
 #[tokio::test]
 async fn another_port_is_used_while_ours_is_taken() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     let first = place.acquire(Claim::Serve).await;
     let home = first.url().to_owned();
     first.release().await.expect("it stops");
@@ -167,7 +224,7 @@ async fn another_port_is_used_while_ours_is_taken() {
 
 #[tokio::test]
 async fn a_second_service_is_refused_by_the_name_of_the_directory() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     let server = place.acquire(Claim::Serve).await;
     let refused =
         acquire(&place.options(), Claim::Serve).await.expect_err("one service a data directory");
@@ -179,7 +236,7 @@ async fn a_second_service_is_refused_by_the_name_of_the_directory() {
 
 #[tokio::test]
 async fn commands_share_the_server_and_the_last_one_out_stops_it() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     let service = place.acquire(Claim::Serve).await;
     let command = place.acquire(Claim::Join).await;
     assert_eq!(command.url(), service.url());
@@ -211,7 +268,7 @@ async fn many_that_start_at_once_get_one_server() {
 
 #[tokio::test]
 async fn a_killed_server_is_started_again_at_the_same_port() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     let server = place.acquire(Claim::Serve).await;
     run(server.url(), "create table kept (note text); insert into kept values ('committed')").await;
     let first = place.server_pid();
@@ -238,7 +295,7 @@ async fn a_killed_server_is_started_again_at_the_same_port() {
 
 #[tokio::test]
 async fn a_server_whose_owner_vanished_is_adopted() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     let vanished = place.acquire(Claim::Serve).await;
     let url = vanished.url().to_owned();
     let pid = place.server_pid();
@@ -252,7 +309,7 @@ async fn a_server_whose_owner_vanished_is_adopted() {
 
 #[tokio::test]
 async fn a_killed_server_is_recovered_by_the_next_start() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     let server = place.acquire(Claim::Serve).await;
     run(server.url(), "create table kept (note text); insert into kept values ('committed')").await;
     place.kill_server();
@@ -264,7 +321,7 @@ async fn a_killed_server_is_recovered_by_the_next_start() {
 
 #[tokio::test]
 async fn a_process_id_that_now_is_someone_elses_keeps_nobody_from_starting() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     let server = place.acquire(Claim::Serve).await;
     server.release().await.expect("it stops");
     // As after a restart of the machine or of a container.
@@ -292,7 +349,7 @@ async fn a_cluster_whose_creation_was_cut_off_is_created_again() {
 
 #[tokio::test]
 async fn a_lost_password_is_replaced() {
-    let place = Place::new();
+    let place = Place::with_cluster().await;
     let server = place.acquire(Claim::Serve).await;
     let url = server.url().to_owned();
     server.release().await.expect("it stops");

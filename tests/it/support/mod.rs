@@ -4,11 +4,14 @@
 //! processes; the migrations run once, into a template; each test gets a copy of it, which is dropped with the test.
 //! Nothing sleeps, nothing is tried twice, nothing is mocked.
 
+mod client;
 mod cluster;
 mod database;
+pub(crate) mod delivery;
 mod program;
+mod signer;
 mod supervisor;
 
 pub(crate) use self::database::Database;
-#[expect(unused_imports, reason = "used from the first test of the service on")]
 pub(crate) use self::program::{Service, callstate};
+pub(crate) use self::signer::{Signer, key_path};

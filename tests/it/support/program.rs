@@ -1,15 +1,13 @@
 //! The program as its users run it: the real binary, in a clean environment.
-#![expect(dead_code, reason = "used from the first test of the service on")]
 
 use std::{
     io::{BufRead as _, BufReader, Read},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Database;
 
@@ -37,7 +35,7 @@ fn command() -> Command {
 pub(crate) struct Service {
     child: Child,
     base_url: String,
-    said: Arc<Mutex<String>>,
+    said: watch::Sender<String>,
 }
 
 impl Service {
@@ -57,7 +55,7 @@ impl Service {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program runs");
-        let said = Arc::new(Mutex::new(String::new()));
+        let said = watch::Sender::new(String::new());
         let (listening, listens) = oneshot::channel();
         keep(child.stdout.take().expect("piped above"), &said, Some(listening));
         keep(child.stderr.take().expect("piped above"), &said, None);
@@ -75,9 +73,19 @@ impl Service {
         &self.base_url
     }
 
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// Waits until it has said something, and gives all that it has said by then.
+    pub(crate) async fn said(&self, text: &str) -> String {
+        let mut said = self.said.subscribe();
+        let said = said.wait_for(|said| said.contains(text));
+        let said = tokio::time::timeout(PATIENCE, said).await;
+        said.unwrap_or_else(|_| panic!("it says {text:?} in time"))
+            .expect("the sender is ours")
+            .clone()
+    }
+
+    /// Asks it to read tokens and keys again.
+    pub(crate) fn hang_up(&self) {
+        kill_process(self.process(), Signal::HUP).expect("it is running");
     }
 
     /// Ends it as a failing machine would, and waits until it is gone.
@@ -117,10 +125,10 @@ impl Service {
 /// Keeps what the service says, lest it wait for a reader; and picks the line out of it that says where it listens.
 fn keep(
     output: impl Read + Send + 'static,
-    said: &Arc<Mutex<String>>,
+    said: &watch::Sender<String>,
     listening: Option<oneshot::Sender<String>>,
 ) {
-    let said = Arc::clone(said);
+    let said = said.clone();
     let mut listening = listening;
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -130,9 +138,10 @@ fn keep(
                 // Nobody waits for it any more when the test has failed.
                 let _ = listening.send(url.trim().to_owned());
             }
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            said.push_str(&line);
-            said.push('\n');
+            said.send_modify(|said| {
+                said.push_str(&line);
+                said.push('\n');
+            });
         }
     });
 }
@@ -143,10 +152,7 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "the service said:\n{}",
-                self.said.lock().unwrap_or_else(PoisonError::into_inner)
-            );
+            eprintln!("the service said:\n{}", *self.said.borrow());
         }
     }
 }

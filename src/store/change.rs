@@ -1,0 +1,216 @@
+//! What a batch does to one call: decided here, without the database.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+
+use super::{calls::StoredCall, events::StoredEvent, record::Recorded};
+use crate::call::{Call, CallKey, Delivery, Event, Fingerprint, Outcome, Status, fold};
+
+/// What becomes of one call.
+pub(super) struct Change<'a> {
+    pub(super) key: &'a CallKey,
+    /// The deliveries that are about it, as places in the batch.
+    deliveries: Vec<usize>,
+    /// The distinct events among them, in the order of the batch; those that
+    /// turn out to be stored already move to `repeated`.
+    pub(super) new: Vec<Arrival<'a>>,
+    pub(super) repeated: Vec<Arrival<'a>>,
+    /// Whether it is known how the call is stored.
+    pub(super) is_known: bool,
+    /// The version that is stored, 0 where there is none.
+    pub(super) version: i64,
+    /// The call: as it is stored, then as it is to be.
+    pub(super) call: Option<Call>,
+    /// When a delivery for it last came.
+    pub(super) last_delivered_at: Option<DateTime<Utc>>,
+    /// All the events that it has, where that is known.
+    pub(super) fingerprints: Option<Vec<Fingerprint>>,
+    /// What each of `new` did.
+    pub(super) outcomes: Vec<Outcome>,
+    /// Stored events that turn out to have done something else.
+    pub(super) amended: Vec<(Fingerprint, Outcome)>,
+    pub(super) is_written: bool,
+}
+
+/// An event that the batch holds once or more.
+pub(super) struct Arrival<'a> {
+    pub(super) delivery: &'a Delivery,
+    pub(super) deliveries: i32,
+    pub(super) last_delivered_at: DateTime<Utc>,
+}
+
+impl Arrival<'_> {
+    fn fingerprint(&self) -> Fingerprint {
+        self.delivery.event.fingerprint
+    }
+}
+
+/// The deliveries of a batch that are still to be recorded, by call, in key
+/// order.
+pub(super) fn group(
+    batch: &[Delivery],
+    pending: impl Iterator<Item = usize>,
+) -> BTreeMap<&CallKey, Change<'_>> {
+    let mut changes: BTreeMap<&CallKey, Change<'_>> = BTreeMap::new();
+    for index in pending {
+        let key = &batch[index].key;
+        changes.entry(key).or_insert_with(|| Change::of(key)).add(index, &batch[index]);
+    }
+    changes
+}
+
+impl<'a> Change<'a> {
+    pub(super) fn of(key: &'a CallKey) -> Self {
+        Self {
+            key,
+            deliveries: Vec::new(),
+            new: Vec::new(),
+            repeated: Vec::new(),
+            is_known: false,
+            version: 0,
+            call: None,
+            last_delivered_at: None,
+            fingerprints: None,
+            outcomes: Vec::new(),
+            amended: Vec::new(),
+            is_written: false,
+        }
+    }
+
+    fn add(&mut self, index: usize, delivery: &'a Delivery) {
+        self.deliveries.push(index);
+        let received_at = delivery.event.received_at;
+        self.last_delivered_at = self.last_delivered_at.max(Some(received_at));
+        let same = self.new.iter_mut().find(|it| it.fingerprint() == delivery.event.fingerprint);
+        if let Some(arrival) = same {
+            arrival.deliveries += 1;
+            arrival.last_delivered_at = arrival.last_delivered_at.max(received_at);
+        } else {
+            self.new.push(Arrival { delivery, deliveries: 1, last_delivered_at: received_at });
+        }
+    }
+
+    /// Whether its events are such as calls begin with, so that it is worth
+    /// trying to write the call without looking whether there is one.
+    pub(super) fn seems_new(&self) -> bool {
+        self.new.iter().any(|arrival| {
+            matches!(arrival.delivery.event.status(), Status::Pending | Status::Connecting)
+        })
+    }
+
+    /// Takes it that no such call is stored.
+    pub(super) fn is_absent(&mut self) {
+        self.is_known = true;
+        self.fingerprints = Some(Vec::new());
+    }
+
+    /// Takes note of the call as it is stored.
+    pub(super) fn is_stored(&mut self, stored: StoredCall, fingerprints: Option<Vec<Fingerprint>>) {
+        self.is_known = true;
+        self.version = stored.version;
+        self.call = Some(stored.call);
+        self.last_delivered_at = self.last_delivered_at.max(Some(stored.last_delivered_at));
+        if let Some(known) = &fingerprints {
+            self.set_apart(|fingerprint| known.contains(&fingerprint));
+        }
+        self.fingerprints = fingerprints;
+    }
+
+    /// Sets those events apart that are stored already.
+    pub(super) fn set_apart(&mut self, is_stored: impl Fn(Fingerprint) -> bool) {
+        let (repeated, new) = std::mem::take(&mut self.new)
+            .into_iter()
+            .partition(|arrival| is_stored(arrival.fingerprint()));
+        self.repeated = repeated;
+        self.new = new;
+    }
+
+    /// Applies the new events to the stored call, if they sort after all that it
+    /// has; tells whether they did.
+    pub(super) fn append(&mut self) -> bool {
+        let sorts_last = |arrival: &Arrival<'_>| {
+            self.call.as_ref().is_none_or(|call| call.is_before(arrival.delivery.event.position()))
+        };
+        if !self.new.iter().all(sorts_last) {
+            return false;
+        }
+        // The order of the batch says nothing; the outcomes follow the events.
+        self.new.sort_by_key(|arrival| arrival.delivery.event.position());
+        for arrival in &self.new {
+            let event = &arrival.delivery.event;
+            let outcome = if let Some(call) = &mut self.call {
+                call.apply(event)
+            } else {
+                let (call, outcome) = Call::begin(event);
+                self.call = Some(call);
+                outcome
+            };
+            self.outcomes.push(outcome);
+        }
+        self.learn();
+        true
+    }
+
+    /// Folds the call from its stored events and the new ones; there is no call
+    /// where there are none of either.
+    pub(super) fn fold_again(&mut self, history: &[StoredEvent]) {
+        let mut events: Vec<&Event> = history
+            .iter()
+            .map(|stored| &stored.event)
+            .chain(self.new.iter().map(|arrival| &arrival.delivery.event))
+            .collect();
+        let Some((call, outcomes)) = fold(&mut events) else {
+            self.call = None;
+            return;
+        };
+        let mut by_fingerprint: HashMap<Fingerprint, Outcome> =
+            events.iter().map(|event| event.fingerprint).zip(outcomes).collect();
+        self.outcomes = self
+            .new
+            .iter()
+            .filter_map(|arrival| by_fingerprint.remove(&arrival.fingerprint()))
+            .collect();
+        self.amended = history
+            .iter()
+            .filter_map(|stored| {
+                let fingerprint = stored.event.fingerprint;
+                let outcome = by_fingerprint.remove(&fingerprint)?;
+                (outcome != stored.outcome).then_some((fingerprint, outcome))
+            })
+            .collect();
+        self.call = Some(call);
+        let delivered_at = history.iter().map(|stored| stored.last_delivered_at).max();
+        self.last_delivered_at = self.last_delivered_at.max(delivered_at);
+        self.fingerprints = Some(history.iter().map(|stored| stored.event.fingerprint).collect());
+        self.learn();
+    }
+
+    /// Counts the new events among those that the call has.
+    fn learn(&mut self) {
+        if let Some(fingerprints) = &mut self.fingerprints {
+            fingerprints.extend(self.new.iter().map(Arrival::fingerprint));
+        }
+    }
+
+    /// Tells what became of each delivery: the first of a new event made it, any
+    /// other is a repetition.
+    pub(super) fn answer(&self, batch: &[Delivery], recorded: &mut [Option<Recorded>]) {
+        let Some(status) = self.call.as_ref().map(|call| call.status) else {
+            return;
+        };
+        for &index in &self.deliveries {
+            let event_id = batch[index].event_id;
+            recorded[index] = Some(Recorded { event_id, disposition: None, status });
+        }
+        for (arrival, outcome) in self.new.iter().zip(&self.outcomes) {
+            let first = self
+                .deliveries
+                .iter()
+                .find(|index| batch[**index].event.fingerprint == arrival.fingerprint());
+            if let Some(answer) = first.and_then(|index| recorded[*index].as_mut()) {
+                answer.disposition = Some(outcome.disposition);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `callstate verify` and `callstate rebuild`.
+
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use crate::support::{
+    Database, Service, callstate,
+    delivery::{fixture, fixtures},
+};
+
+async fn database_with_the_samples() -> Database {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for name in fixtures() {
+        service.deliver(fixture(&name)).await.ok();
+    }
+    service.stop().await;
+    database
+}
+
+fn run(command: &str, database: &Database) -> (Option<i32>, String) {
+    let output = callstate(&[command, "--database-url", &database.url()]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), said)
+}
+
+#[tokio::test]
+async fn verify_finds_no_difference_in_what_the_service_wrote() {
+    let database = database_with_the_samples().await;
+    let (status, said) = run("verify", &database);
+    assert_eq!(said, "folded 25 events of 25 calls: no difference\n");
+    assert_eq!(status, Some(0));
+}
+
+#[tokio::test]
+async fn verify_tells_each_difference_and_rebuild_mends_it() {
+    let database = database_with_the_samples().await;
+    for (tampering, difference) in [
+        (
+            "update calls set status = 'CALLING' where call_id = 'out-08'",
+            "status is stored as CALLING, folded as BUSY",
+        ),
+        ("update calls set attempts = '[]' where call_id = 'out-08'", "attempts is stored as []"),
+        (
+            "update calls set last_delivered_at = '2000-01-01' where call_id = 'out-08'",
+            "last_delivered_at is stored as 2000-01-01",
+        ),
+        (
+            "update events set disposition = 'late' where call_id = 'out-08'",
+            "disposition is stored as late, folded as advanced",
+        ),
+        ("update events set reason = 'none' where call_id = 'out-08'", "reason is stored as none"),
+        (
+            "delete from calls where call_id = 'out-08'",
+            "call is stored as absent, folded as present",
+        ),
+        // Last: what is gone cannot be mended, so the call goes too.
+        (
+            "delete from events where call_id = 'out-08'",
+            "call is stored as present, folded as absent",
+        ),
+    ] {
+        let changed = database.connect().await.execute(AssertSqlSafe(tampering)).await.unwrap();
+        assert_eq!(changed.rows_affected(), 1, "{tampering}");
+        let (status, said) = run("verify", &database);
+        assert_eq!(status, Some(1), "{tampering}");
+        assert!(said.contains("call out-08") && said.contains(difference), "{said}");
+        assert!(said.ends_with(": 1 difference\n"), "{said}");
+
+        let (status, said) = run("rebuild", &database);
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.ends_with("1 difference, 1 calls rebuilt\n"), "{said}");
+        let (status, said) = run("verify", &database);
+        assert_eq!(status, Some(0), "after {tampering}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn verify_speaks_json() {
+    let database = database_with_the_samples().await;
+    let tampering = "update calls set anomaly_count = 9 where call_id = 'out-08'";
+    database.connect().await.execute(tampering).await.unwrap();
+    let output = callstate(&["verify", "--format", "json", "--database-url", &database.url()]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["calls"], 25);
+    assert_eq!(report["differences"][0]["field"], "anomaly_count");
+    assert_eq!(report["differences"][0]["stored"], "9");
+}

@@ -1,0 +1,119 @@
+//! `GET /calls/{call_id}`, its history, the state machine and health.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Database, Service,
+    delivery::{delivery, fixture},
+};
+
+#[tokio::test]
+async fn a_redialled_call_has_an_attempt_for_each_dial() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for (event_type, second, sid) in [
+        ("OUTBOUND_CALL_CALLING", 1, "A"),
+        ("OUTBOUND_CALL_BUSY", 2, "A"),
+        ("OUTBOUND_CALL_CALLING", 9, "B"),
+        ("OUTBOUND_CALL_COMPLETED", 12, "B"),
+    ] {
+        service
+            .deliver(delivery(event_type, "redialled", second, Some(sid)).to_string())
+            .await
+            .ok();
+    }
+    let call = service.get("/calls/redialled").await.ok();
+    assert_eq!((&call["status"], &call["attempt_count"]), (&json!("COMPLETED"), &json!(2)));
+    assert_eq!(
+        call["attempts"],
+        json!([
+            {"number": 1, "call_sid": "A", "status": "BUSY",
+             "started_at": "2026-05-12T12:00:01Z", "ended_at": "2026-05-12T12:00:02Z"},
+            {"number": 2, "call_sid": "B", "status": "COMPLETED",
+             "started_at": "2026-05-12T12:00:09Z", "ended_at": "2026-05-12T12:00:12Z"},
+        ]),
+    );
+    assert_eq!(call["call_sid"], "B");
+    assert_eq!(call["ended_at"], "2026-05-12T12:00:12Z");
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_exist_is_404() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    assert_eq!(service.get("/calls/nobody").await.problem(404), "there is no call nobody");
+    service.get("/calls/nobody/history").await.problem(404);
+    service.deliver(fixture("outbound_busy")).await.ok();
+    service.get("/calls/out-08?project_id=another").await.problem(404);
+}
+
+#[tokio::test]
+async fn a_call_id_of_several_projects_is_409_until_the_project_is_said() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for project_id in ["p-2", "p-1"] {
+        let body =
+            json!({"eventType": "OUTBOUND_CALL_BUSY", "callId": "c", "projectId": project_id});
+        service.deliver(body.to_string()).await.ok();
+    }
+    for path in ["/calls/c", "/calls/c/history"] {
+        let answer = service.get(path).await;
+        assert!(answer.problem(409).contains("p-1, p-2"));
+        assert_eq!(answer.json()["project_ids"], json!(["p-1", "p-2"]));
+        let one = service.get(&format!("{path}?project_id=p-2")).await.ok();
+        assert_eq!(one["project_id"], "p-2");
+    }
+}
+
+#[tokio::test]
+async fn bad_parameters_are_all_named() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let detail = service
+        .get("/calls/c/history?limit=0&include=all&cursor=x&colour=red&project_id=%00")
+        .await
+        .problem(400);
+    for parameter in ["limit", "include", "cursor", "colour", "project_id"] {
+        assert!(detail.contains(&format!("{parameter}: ")), "{parameter} is not named in {detail}");
+    }
+    assert!(service.get("/calls/%00").await.problem(400).contains("call_id"));
+    assert!(service.get("/calls/%ff").await.problem(400).contains("call_id"));
+    assert!(service.get("/health/live?verbose=1").await.problem(400).contains("verbose"));
+    service.get("/calls/nobody?project_id=").await.problem(404);
+}
+
+#[tokio::test]
+async fn a_history_comes_page_by_page_in_fold_order() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    // Backwards, and many at the same second.
+    for place in (0..30).rev() {
+        let event_type =
+            if place % 2 == 0 { "OUTBOUND_CALL_CALLING" } else { "OUTBOUND_CALL_BUSY" };
+        let mut body = delivery(event_type, "long", place / 10, None);
+        body["body"]["place"] = place.into();
+        service.deliver(body.to_string()).await.ok();
+    }
+    let whole = service.get("/calls/long/history").await.ok();
+    assert_eq!(whole["next_cursor"], Value::Null);
+    let mut paged: Vec<Value> = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = service.get(&format!("/calls/long/history?limit=7&cursor={cursor}")).await.ok();
+        paged.extend(page["events"].as_array().unwrap().iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(paged.len(), 30);
+    assert_eq!(Value::Array(paged), whole["events"]);
+}
+
+#[tokio::test]
+async fn health_tells_whether_the_database_answers() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    assert_eq!(service.get("/health/live").await.ok(), json!({"status": "live"}));
+    assert_eq!(service.get("/health/ready").await.ok(), json!({"status": "ready"}));
+}

@@ -1,0 +1,119 @@
+//! The schema: as the program wants it, documented, and ready to be
+//! distributed.
+
+use std::num::NonZeroU32;
+
+use callstate::{
+    call::{CallId, CallKey, Direction, Disposition, ProjectId, Status},
+    store::{Buckets, MIGRATOR},
+};
+use sqlx::Executor as _;
+
+use crate::support::Database;
+
+#[tokio::test]
+async fn every_table_and_column_has_a_comment() {
+    let database = Database::create().await;
+    let silent: Vec<String> = sqlx::query_scalar!(
+        r#"
+        select format('%s.%s', relname, coalesce(attname, '(table)')) as "name!"
+        from pg_class
+        cross join lateral (
+            select null::name as attname, 0 as attnum
+            union all
+            select attname, attnum from pg_attribute
+            where attrelid = pg_class.oid and attnum > 0 and not attisdropped
+        ) as part
+        where relnamespace = 'public'::regnamespace and relkind in ('r', 'v')
+            and relname <> '_sqlx_migrations'
+            and col_description(pg_class.oid, attnum) is null
+            and (attnum > 0 or obj_description(pg_class.oid, 'pg_class') is null)
+        "#
+    )
+    .fetch_all(&database.pool().await)
+    .await
+    .unwrap();
+    assert_eq!(silent, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_bucket_comes_first_in_every_index_of_calls_and_events() {
+    let database = Database::create().await;
+    let firsts: Vec<String> = sqlx::query_scalar!(
+        r#"
+        select attname as "column!"
+        from pg_index
+        join pg_attribute on attrelid = indrelid and attnum = indkey[0]
+        where indrelid in ('calls'::regclass, 'events'::regclass)
+        "#
+    )
+    .fetch_all(&database.pool().await)
+    .await
+    .unwrap();
+    assert!(firsts.len() >= 2 && firsts.iter().all(|column| column == "bucket"), "{firsts:?}");
+}
+
+#[tokio::test]
+async fn the_enums_of_postgres_have_the_names_of_the_program() {
+    let database = Database::create().await;
+    let names = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<Vec<_>>();
+    for (name, values) in [
+        ("call_direction", names(Direction::ALL.iter().map(|it| it.as_str()).collect())),
+        ("call_status", names(Status::ALL.iter().map(|it| it.as_str()).collect())),
+        ("event_disposition", names(Disposition::ALL.iter().map(|it| it.as_str()).collect())),
+    ] {
+        let stored: Vec<String> = sqlx::query_scalar!(
+            r#"
+            select enumlabel as "label!" from pg_enum
+            where enumtypid = to_regtype($1)
+            order by enumsortorder
+            "#,
+            name
+        )
+        .fetch_all(&database.pool().await)
+        .await
+        .unwrap();
+        assert_eq!(stored, values, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_program_and_postgres_agree_on_the_bucket_of_a_call() {
+    let database = Database::create().await;
+    let mut connection = database.connect().await;
+    // As a distributed database has it, before the first call.
+    connection
+        .execute(
+            "create or replace function callstate_buckets() returns int
+             language sql immutable parallel safe return 64",
+        )
+        .await
+        .unwrap();
+    let buckets = Buckets::of_database(&mut connection).await.unwrap();
+    assert_eq!(buckets, Buckets::new(NonZeroU32::new(64).unwrap()));
+    for (project_id, call_id) in [("p", "c"), ("3c9acfb1", "out-08"), ("ü✆", "😀 1"), ("1", "1")]
+    {
+        let key = CallKey {
+            call_id: CallId::new(call_id).unwrap(),
+            project_id: ProjectId::new(project_id).unwrap(),
+        };
+        let by_postgres =
+            sqlx::query_scalar!("select callstate_bucket($1, $2)", project_id, call_id)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+        assert_eq!(by_postgres, Some(buckets.of(&key)), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn the_migrations_are_all_applied_and_named_as_they_are_kept() {
+    let database = Database::create().await;
+    let applied = sqlx::query_scalar!("select version from _sqlx_migrations order by version")
+        .fetch_all(&database.pool().await)
+        .await
+        .unwrap();
+    let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+    assert_eq!(applied, known);
+    assert!(known.is_sorted());
+}
