@@ -7,6 +7,7 @@
 //! | `db_url` | prints the URL of the database in use |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
+//! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
 //!
 //! Data goes to stdout, everything else to stderr. A failure is one line with
@@ -25,6 +26,7 @@ mod output;
 mod reload;
 mod serve;
 mod simulate;
+mod state_machine;
 mod stop;
 
 use std::path::PathBuf;
@@ -67,6 +69,8 @@ enum Command {
     Rebuild(audit::Options),
     /// Send realistic traffic to a running callstate, and check what became of it
     Simulate(Box<simulate::Options>),
+    /// Print the state machine's table, from the code
+    StateMachine(state_machine::Options),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -233,6 +237,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let config = Config::load(&flags)?;
             block_on(simulate::run(*options, config))
         }
+        Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),
     }
 }
