@@ -15,6 +15,7 @@
 //!
 //! Deliberately absent: SQL, and what an event does to a call.
 
+mod body;
 mod calls;
 mod health;
 mod history;

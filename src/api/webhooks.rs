@@ -13,7 +13,7 @@ use std::{
 
 use axum::{
     Json,
-    body::{Bytes, to_bytes},
+    body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, header},
 };
@@ -21,7 +21,10 @@ use chrono::{DateTime, FixedOffset, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Problem, Service};
+use super::{
+    Problem, Service,
+    body::{self, Unread},
+};
 use crate::{
     call::{CallId, CallKey, ProjectId, Status},
     ingest,
@@ -138,6 +141,9 @@ impl FromRequest<Service> for Authentic {
         let received_at = service.clock.now();
         let endpoints = Arc::clone(&service.endpoints.borrow());
         let (mut parts, body) = request.into_parts();
+        let max_body = endpoints.max_body;
+        // Read before anything is refused: who still sends does not listen.
+        let body = body::read(&parts.headers, body, max_body).await;
         let no_such_endpoint = || Problem::not_found("there is no such endpoint");
         let Path(path) = Path::<PathParameters>::from_request_parts(&mut parts, service)
             .await
@@ -148,15 +154,11 @@ impl FromRequest<Service> for Authentic {
             return Err(Problem::method_not_allowed("a webhook takes POST")
                 .with_header(header::ALLOW, HeaderValue::from_static("POST")));
         }
-        let max_body = endpoints.max_body;
-        let body = to_bytes(body, max_body).await.map_err(|error| {
-            let is_too_large = std::error::Error::source(&error)
-                .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
-            if is_too_large {
+        let body = body.map_err(|unread| match unread {
+            Unread::TooLarge => {
                 Problem::too_large(format!("a delivery has at most {max_body} bytes"))
-            } else {
-                Problem::broken_body("the body ended before its end")
             }
+            Unread::Broken => Problem::broken_body("the body ended before its end"),
         })?;
         endpoint.admit(&parts.headers, &body, received_at)?;
         check_media_type(&parts.headers)?;
