@@ -9,7 +9,7 @@
 //! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
 //! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `clock` |
 //! | [`postgres`] | a Postgres of our own | none |
-//! | [`simulate`] | traffic for tests and trials, from outside | `call`, `recho`, `clock`, `config` |
+//! | [`simulate`] | traffic for tests and trials, from outside | `call`, `clock`, `config` |
 //! | [`cli`], `main` | the commands | every room |
 //!
 //! Beside the rooms stand [`config`], [`database`], [`telemetry`] and [`clock`].

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, FixedOffset, SubsecRound as _, TimeDelta, Utc};
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
@@ -161,7 +161,7 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
     telemetry::init(&config.log);
     let clock = Clock::system();
     let (format, api_key) = (options.format, secret("--api-key", options.api_key.as_deref())?);
-    let orders = orders(options, &clock)?;
+    let orders = orders(options, config.provider_utc_offset, &clock)?;
     let client = orders.target.client(orders.connections).map_err(Failure::new)?;
     let stop = Stop::on_signals().map_err(Failure::new)?;
 
@@ -200,7 +200,11 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
 }
 
 /// What the options ask for.
-fn orders(options: Options, clock: &Clock) -> Result<Orders, Failure> {
+fn orders(
+    options: Options,
+    provider_utc_offset: FixedOffset,
+    clock: &Clock,
+) -> Result<Orders, Failure> {
     let now = clock.now();
     let target = Target::read(&options.url)
         .map_err(|why| Failure::Usage(format!("--url: {:?} {why}", options.url)))?;
@@ -231,11 +235,11 @@ fn orders(options: Options, clock: &Clock) -> Result<Orders, Failure> {
             switched_off: BTreeSet::from_iter(options.switched_off),
         },
         auth_type: proof.auth_type(),
+        provider_utc_offset,
     };
-    let calls = match options.duration {
-        None => Some(options.calls.unwrap_or(CALLS)),
-        Some(_) => options.calls,
-    };
+    // Only where calls follow each other until the time is up need their number not be known.
+    let is_endless = options.duration.is_some() && options.time_scale.is_none();
+    let calls = options.calls.or((!is_endless).then_some(CALLS));
     Ok(Orders {
         plan: Plan::new(settings),
         target,

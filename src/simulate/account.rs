@@ -141,12 +141,8 @@ impl Account {
         Self { number: call.number, events: vec![Heard::default(); call.events.len()] }
     }
 
-    /// Notes an answer; says whether it is the first 2xx for the event.
-    pub(super) fn note(&mut self, event: usize, answer: &Answer) -> bool {
-        let heard = &mut self.events[event];
-        let before = heard.taken;
-        heard.note(answer);
-        before == 0 && heard.taken > 0
+    pub(super) fn note(&mut self, event: usize, answer: &Answer) {
+        self.events[event].note(answer);
     }
 }
 

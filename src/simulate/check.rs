@@ -1,26 +1,27 @@
 //! Asks the service what became of the calls, and compares.
 //!
-//! Each call is held to the [`Picture`] of its scenario and to that of the
-//! state machine, for the events that were answered 2xx; and its history to
-//! the answers: each event is there once, under the id and as often as it was
-//! told. A call that may have events which were never answered 2xx cannot be
-//! judged, and is counted apart.
+//! Each call is held to the [`Picture`] of its scenario, for the events that
+//! were answered 2xx; and its history to the answers: each event is there once,
+//! under the id and as often as it was told. A call that may have events which
+//! were never answered 2xx cannot be judged, and is counted apart.
+//!
+//! Deliberately absent: the state machine. Whether the store is what that makes
+//! of the events is for `callstate verify` to say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, FixedOffset, Utc};
+use chrono::{DateTime, Utc};
 use reqwest::{StatusCode, Url};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::call::{Event, fold};
+use crate::call::{CallId, ProjectId};
 use crate::config::Secret;
-use crate::recho::{self, Receipt};
 
 use super::account::{Account, Heard};
 use super::pace::Halt;
@@ -47,40 +48,45 @@ pub struct Check {
 }
 
 /// What was found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Found {
     /// How many calls are as they should be, or not.
     pub calls: u64,
     /// How many could not be judged.
     pub undecided: u64,
     /// How many differences there are.
-    pub count: u64,
+    pub difference_count: u64,
     /// The first of them, [`MOST_DIFFERENCES`] at the most.
     pub differences: Vec<Difference>,
 }
 
 /// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Difference {
     /// The number of the call in the plan.
     pub number: u64,
+    /// The call's project.
+    pub project_id: ProjectId,
+    /// The call.
+    pub call_id: CallId,
+    /// Its [kind](super::scenario::Kind).
+    pub kind: &'static str,
     /// What is different.
     pub what: String,
     /// What should be.
     pub expected: String,
+    /// Who expects it.
+    pub expected_by: Judge,
     /// What is.
     pub found: String,
-    /// Who expects it.
-    pub by: Judge,
 }
 
 /// Who says what should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Judge {
     /// What happened in the call.
     Scenario,
-    /// The state machine.
-    Fold,
     /// What the service answered to the deliveries.
     Answers,
 }
@@ -199,7 +205,7 @@ impl Check {
             let found = found.expect("a worker does not panic and is not aborted")?;
             all.calls += found.calls;
             all.undecided += found.undecided;
-            all.count += found.count;
+            all.difference_count += found.difference_count;
             all.differences.extend(found.differences);
         }
         all.differences.sort_unstable();
@@ -216,15 +222,14 @@ impl Check {
         let arrived = |event: usize| account.events[event].is_stored() == Some(true);
         let expected = Picture::of_scenario(&call, arrived);
         let found: Option<Picture> = self.ask(self.url(&call, &["calls"], &[], None)).await?;
-        let mut findings = Findings { number: call.number, differences: Vec::new() };
+        let mut findings = Findings { call: &call, differences: Vec::new() };
         match (&expected, &found) {
             (Some(expected), Some(found)) => {
-                findings.add(Judge::Scenario, expected.differences(found));
-                if let Some(folded) = folded(&call, arrived) {
-                    findings.add(Judge::Fold, folded.differences(found));
+                for (what, expected, found) in expected.differences(found) {
+                    findings.note(Judge::Scenario, what, expected, found);
                 }
                 let history = self.history(&call).await?;
-                findings.compare_history(&call, account, &history);
+                findings.compare_history(account, &history);
             }
             (None, None) => {}
             (expected, found) => {
@@ -236,7 +241,7 @@ impl Check {
             }
         }
         all.calls += 1;
-        all.count += findings.differences.len() as u64;
+        all.difference_count += findings.differences.len() as u64;
         let room = MOST_DIFFERENCES.saturating_sub(all.differences.len());
         all.differences.extend(findings.differences.into_iter().take(room));
         Ok(())
@@ -309,55 +314,39 @@ impl Check {
     }
 }
 
-/// What the state machine says of the events that arrived.
-fn folded(call: &PlannedCall, arrived: impl Fn(usize) -> bool) -> Option<Picture> {
-    let utc = FixedOffset::east_opt(0).expect("UTC is an offset");
-    let events: Vec<Event> = (0..call.events.len())
-        .filter(|event| arrived(*event))
-        .map(|event| {
-            // Every event says when it happened, so the receipt does not matter.
-            let received_at = call.events[event].at;
-            let receipt = Receipt { endpoint: "", received_at, provider_utc_offset: utc };
-            let body = call.body_of(event, false);
-            recho::read(&body, receipt).expect("what is planned can be read").event
-        })
-        .collect();
-    let mut events: Vec<&Event> = events.iter().collect();
-    fold(&mut events).map(|(call, _)| Picture::of_fold(&call))
-}
-
 /// The differences of one call.
-struct Findings {
-    number: u64,
+struct Findings<'a> {
+    call: &'a PlannedCall,
     differences: Vec<Difference>,
 }
 
-impl Findings {
-    fn note(&mut self, by: Judge, what: impl Into<String>, expected: String, found: String) {
-        let (number, what) = (self.number, what.into());
-        let is_known = self
-            .differences
-            .iter()
-            .any(|it| (it.what.as_str(), &it.expected) == (what.as_str(), &expected));
-        // Two judges of one mind are not two differences.
-        if !is_known {
-            self.differences.push(Difference { number, what, expected, found, by });
-        }
-    }
-
-    fn add(&mut self, by: Judge, differences: Vec<super::picture::Difference>) {
-        for (what, expected, found) in differences {
-            self.note(by, what, expected, found);
-        }
+impl Findings<'_> {
+    fn note(
+        &mut self,
+        expected_by: Judge,
+        what: impl Into<String>,
+        expected: String,
+        found: String,
+    ) {
+        self.differences.push(Difference {
+            number: self.call.number,
+            project_id: self.call.key.project_id.clone(),
+            call_id: self.call.key.call_id.clone(),
+            kind: self.call.kind.name(),
+            what: what.into(),
+            expected,
+            expected_by,
+            found,
+        });
     }
 
     /// Each event that was answered 2xx is there once, and no other is.
-    fn compare_history(&mut self, call: &PlannedCall, account: &Account, history: &[HistoryEvent]) {
+    fn compare_history(&mut self, account: &Account, history: &[HistoryEvent]) {
         let mut by_id: BTreeMap<Uuid, Vec<&HistoryEvent>> = BTreeMap::new();
         for event in history {
             by_id.entry(event.event_id).or_default().push(event);
         }
-        for (planned, heard) in call.events.iter().zip(&account.events) {
+        for (planned, heard) in self.call.events.iter().zip(&account.events) {
             let name = format!("{} at {}", planned.event_type, planned.at);
             if heard.odd > 0 {
                 let found = format!("{} answers without event_id", heard.odd);

@@ -1,7 +1,7 @@
 //! The body of a delivery, in the provider's exact shape: the same members in
 //! the same order, the text with its `Time:` line last, and about 1.1 kB.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, FixedOffset, TimeDelta};
 use serde::Serialize;
 
 use crate::call::CallKey;
@@ -37,8 +37,8 @@ pub struct Facts<'a> {
     pub call_sid: Option<&'a str>,
     /// The party.
     pub client_id: &'a str,
-    /// When it happened.
-    pub at: DateTime<Utc>,
+    /// When it happened, at the offset at which the text says so.
+    pub at: DateTime<FixedOffset>,
     /// What failed.
     pub faults: &'a [Fault],
     /// Whether it goes to the project's second endpoint.
@@ -175,9 +175,9 @@ fn text(facts: &Facts<'_>, subject: &str) -> String {
     lines.join("\n")
 }
 
-fn error(fault: &Fault, at: DateTime<Utc>) -> Error {
+fn error(fault: &Fault, at: DateTime<FixedOffset>) -> Error {
     // It failed a little before it was told.
-    let failed_at = at - TimeDelta::milliseconds(700);
+    let failed_at = at.to_utc() - TimeDelta::milliseconds(700);
     Error {
         code: fault.code,
         message: fault.message,

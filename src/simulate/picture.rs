@@ -1,21 +1,20 @@
-//! What can be said of a call, by three who know it: the scenario, the state
-//! machine, and the service.
+//! A call as the scenario must have left it, and as the service shows it.
 //!
 //! [`Picture::of_scenario`] is the reason for this file. It says what must have
 //! become of a call from what happened in it and which of that arrived, by a
 //! few rules of its own that hold for the calls of [`super::scenario`] only. It
 //! knows no ranks and asks no table, so that a mistake in the state machine is
-//! not repeated here. [`Picture::of_fold`] is what the state machine says.
+//! not repeated here.
 //!
 //! Deliberately absent: what the scenario cannot know, such as when a delivery
-//! was received.
+//! was received; and the state machine. A test holds the two to each other.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Call, Direction, EventType, KnownEvent, Status};
+use crate::call::{Direction, EventType, KnownEvent, Status};
 
 use super::plan::{PlannedCall, PlannedEvent};
 
@@ -80,41 +79,6 @@ impl Picture {
             sketch.add(event);
         }
         Some(sketch.picture)
-    }
-
-    /// What the state machine says of a call.
-    #[must_use]
-    pub fn of_fold(call: &Call) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "a stay of 285 years is still exact")]
-        let seconds = |microseconds: i64| microseconds as f64 / 1e6;
-        Self {
-            direction: call.direction,
-            status: call.status,
-            attempts: call
-                .attempts
-                .iter()
-                .map(|attempt| AttemptPicture {
-                    call_sid: attempt.call_sid.as_ref().map(ToString::to_string),
-                    status: attempt.status,
-                    started_at: attempt.started_at,
-                    ended_at: attempt.ended_at,
-                })
-                .collect(),
-            call_sid: call.call_sid().map(ToString::to_string),
-            client_id: call.client_id.as_ref().map(ToString::to_string),
-            provider_status: call.provider_status.clone(),
-            has_errors: call.has_errors,
-            time_in_status: call
-                .microseconds_in_status
-                .iter()
-                .map(|(status, microseconds)| (*status, seconds(*microseconds)))
-                .collect(),
-            event_count: call.event_count,
-            anomaly_count: call.anomaly_count,
-            first_event_at: call.first_event_at,
-            last_event_at: call.last_event_at(),
-            ended_at: call.ended_at,
-        }
     }
 
     /// In what this differs from the other.

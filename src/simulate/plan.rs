@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::ChaCha8Rng};
 use ring::digest::{SHA256, digest};
 use uuid::Uuid;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub faults: Faults,
     /// How the provider says that deliveries prove where they come from.
     pub auth_type: AuthType,
+    /// The offset from UTC at which the provider writes times into the text.
+    pub provider_utc_offset: FixedOffset,
 }
 
 /// When the calls happen.
@@ -122,6 +124,7 @@ pub struct PlannedCall {
     /// What is delivered of it, in the order of delivery.
     pub deliveries: Vec<PlannedDelivery>,
     auth_type: AuthType,
+    provider_utc_offset: FixedOffset,
 }
 
 /// One event of a call.
@@ -188,6 +191,7 @@ impl Plan {
             events,
             deliveries,
             auth_type: self.0.auth_type,
+            provider_utc_offset: self.0.provider_utc_offset,
         }
     }
 
@@ -314,7 +318,7 @@ impl PlannedCall {
             provider_status: event.provider_status(),
             call_sid: event.step.dial.map(|dial| self.sids[usize::from(dial)].as_str()),
             client_id: &self.client_id,
-            at: event.at,
+            at: event.at.with_timezone(&self.provider_utc_offset),
             faults: event.step.faults,
             to_second_endpoint,
             auth_type: self.auth_type,

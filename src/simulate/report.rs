@@ -23,11 +23,11 @@ pub struct Report {
     answers: BTreeMap<String, u64>,
     latency_ms: Option<Latency>,
     seconds: f64,
-    events_per_second: f64,
+    deliveries_per_second: f64,
     /// Why the run ended before its end.
     ended_early: Option<String>,
     /// What the service said of the calls; `None` where it was not asked.
-    check: Option<CheckDocument>,
+    check: Option<Found>,
 }
 
 /// Events are counted once, however often they are delivered.
@@ -55,26 +55,6 @@ struct Latency {
     max: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct CheckDocument {
-    calls: u64,
-    undecided: u64,
-    difference_count: u64,
-    differences: Vec<DifferenceDocument>,
-}
-
-#[derive(Debug, Serialize)]
-struct DifferenceDocument {
-    project_id: String,
-    call_id: String,
-    number: u64,
-    kind: &'static str,
-    what: String,
-    expected: String,
-    expected_by: &'static str,
-    found: String,
-}
-
 impl Report {
     /// Makes a report of what was sent and what was found.
     #[must_use]
@@ -82,7 +62,7 @@ impl Report {
         plan: &Plan,
         sent: &Sent,
         ended_early: Option<String>,
-        found: Option<Found>,
+        check: Option<Found>,
     ) -> Self {
         let tally = &sent.tally;
         let latency_ms = tally.latencies.max().map(|max| {
@@ -97,7 +77,7 @@ impl Report {
         });
         let seconds = sent.elapsed.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-        let events_per_second = tally.events as f64 / seconds.max(1e-6);
+        let deliveries_per_second = (tally.deliveries - tally.given_up) as f64 / seconds.max(1e-6);
         let settings = plan.settings();
         Self {
             seed: settings.seed,
@@ -114,9 +94,9 @@ impl Report {
             answers: tally.answers.clone(),
             latency_ms,
             seconds: (seconds * 1e3).round() / 1e3,
-            events_per_second: (events_per_second * 10.0).round() / 10.0,
+            deliveries_per_second: (deliveries_per_second * 10.0).round() / 10.0,
             ended_early,
-            check: found.map(|found| CheckDocument::new(plan, found)),
+            check,
         }
     }
 
@@ -128,36 +108,6 @@ impl Report {
     }
 }
 
-impl CheckDocument {
-    fn new(plan: &Plan, found: Found) -> Self {
-        Self {
-            calls: found.calls,
-            undecided: found.undecided,
-            difference_count: found.count,
-            differences: found.differences.into_iter().map(|it| document(plan, it)).collect(),
-        }
-    }
-}
-
-fn document(plan: &Plan, difference: Difference) -> DifferenceDocument {
-    let Difference { number, what, expected, found, by } = difference;
-    let call = plan.call(number);
-    DifferenceDocument {
-        project_id: call.key.project_id.to_string(),
-        call_id: call.key.call_id.to_string(),
-        number,
-        kind: call.kind.name(),
-        what,
-        expected,
-        expected_by: match by {
-            Judge::Scenario => "scenario",
-            Judge::Fold => "fold",
-            Judge::Answers => "answers",
-        },
-        found,
-    }
-}
-
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e5).round() / 1e2
 }
@@ -166,7 +116,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, at, calls, events, deliveries, .. } = self;
         let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        writeln!(f, "seed        {seed} (again, to the byte: --seed {seed} --at {at})")?;
+        writeln!(f, "seed        {seed} (the same again: --seed {seed} --at {at})")?;
         writeln!(f, "calls       {calls}: {}", listed(&self.calls_by_kind, " "))?;
         writeln!(f, "events      {} taken, {} lost on purpose", events.taken, events.lost)?;
         let Deliveries { sent, copies, retries, given_up } = deliveries;
@@ -178,8 +128,8 @@ impl fmt::Display for Report {
         if let Some(Latency { p50, p90, p99, max }) = &self.latency_ms {
             writeln!(f, "latency     p50 {p50} ms, p90 {p90} ms, p99 {p99} ms, max {max} ms")?;
         }
-        let Self { seconds, events_per_second, .. } = self;
-        write!(f, "rate        {events_per_second} events/s for {seconds} s")?;
+        let Self { seconds, deliveries_per_second, .. } = self;
+        write!(f, "rate        {deliveries_per_second} deliveries/s for {seconds} s")?;
         if let Some(why) = &self.ended_early {
             write!(f, "\nended early {why}")?;
         }
@@ -206,13 +156,17 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for DifferenceDocument {
+impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { project_id, call_id, kind, what, expected, expected_by, found, .. } = self;
+        let expected_by = match expected_by {
+            Judge::Scenario => "what happened in it",
+            Judge::Answers => "the answers",
+        };
         write!(
             f,
             "call {call_id} of project {project_id} ({kind}): {what} is {found}, should be \
-             {expected} by the {expected_by}",
+             {expected} by {expected_by}",
         )
     }
 }

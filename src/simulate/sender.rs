@@ -1,7 +1,8 @@
 //! Sends what is planned, and keeps account of the answers.
 //!
 //! What always holds: the deliveries of one call are sent one after the other,
-//! in their planned order; no more requests are under way than there are
+//! in their planned order, but that a copy right after its event is under way
+//! beside it, as those to several endpoints are; no more requests are under way than there are
 //! connections; what is not answered 2xx is sent again, later and later, until
 //! [`Orders::patience`] has run out.
 //!
@@ -215,18 +216,21 @@ impl Sender {
     /// Tells a call from its first delivery to its last.
     async fn tell(&self, call: &PlannedCall) {
         let mut account = Account::new(call);
-        for delivery in &call.deliveries {
-            let due = self.orders.plan.offset(delivery.due);
-            let due = due.map_or(self.started, |offset| self.started + offset);
-            if !self.halt.sleep_until(due).await
-                || !self.halt.sleep_until(self.turns.take(Instant::now())).await
-            {
-                break;
+        for together in call.deliveries.chunk_by(|one, next| one.event == next.event) {
+            let copied = async {
+                match together.get(1) {
+                    Some(copy) => self.deliver(call, copy).await,
+                    None => Vec::new(),
+                }
+            };
+            let (answers, to_copy) = tokio::join!(self.deliver(call, &together[0]), copied);
+            for answer in answers.iter().chain(&to_copy) {
+                account.note(together[0].event, answer);
             }
-            self.deliver(call, delivery, &mut account).await;
         }
         {
             let mut tally = self.tally();
+            tally.events += account.events.iter().filter(|heard| heard.taken > 0).count() as u64;
             *tally.calls.entry(call.kind).or_default() += 1;
             tally.lost += call.events.iter().filter(|event| event.is_lost).count() as u64;
         }
@@ -236,8 +240,15 @@ impl Sender {
         self.told.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sends one delivery until it is taken or given up.
-    async fn deliver(&self, call: &PlannedCall, delivery: &PlannedDelivery, account: &mut Account) {
+    /// Sends one delivery, when its time has come, until it is taken or given up.
+    async fn deliver(&self, call: &PlannedCall, delivery: &PlannedDelivery) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(1);
+        let due = self.orders.plan.offset(delivery.due).unwrap_or_default();
+        if !self.halt.sleep_until(self.started + due).await
+            || !self.halt.sleep_until(self.turns.take(Instant::now())).await
+        {
+            return answers;
+        }
         let body = call.body(delivery);
         let first_sent = Instant::now();
         let give_up_at = first_sent + self.orders.patience;
@@ -249,17 +260,13 @@ impl Sender {
         }
         loop {
             let (answer, latency) = self.send(body.clone()).await;
-            let is_first = account.note(delivery.event, &answer);
             let now = Instant::now();
-            {
-                let mut tally = self.tally();
-                tally.note(&answer, latency, now);
-                tally.events += u64::from(is_first);
-            }
+            self.tally().note(&answer, latency, now);
             let wait = match answer {
                 Answer::Taken { .. } => {
                     self.taken.fetch_add(1, Ordering::Relaxed);
-                    return;
+                    answers.push(answer);
+                    return answers;
                 }
                 Answer::Refused { status, .. } if self.is_pointless(status) => {
                     self.abandon(format!("the service refuses every delivery: {status}"));
@@ -272,8 +279,10 @@ impl Sender {
             };
             if now + wait > give_up_at || !self.halt.sleep_until(now + wait).await {
                 self.give_up(&answer, first_sent);
-                return;
+                answers.push(answer);
+                return answers;
             }
+            answers.push(answer);
             self.tally().retries += 1;
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
         }

@@ -7,11 +7,11 @@ use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use proptest::prelude::*;
 use ring::digest::{Context, SHA256};
 
-use crate::call::{self, Delivery, EventType, KnownEvent};
+use crate::call::{self, Call, Delivery, EventType, KnownEvent};
 use crate::recho::{self, Receipt};
 
 use super::payload::AuthType;
-use super::picture::Picture;
+use super::picture::{AttemptPicture, Picture};
 use super::plan::{Faults, Plan, PlannedCall, Settings, Timing};
 use super::scenario::KINDS;
 
@@ -23,6 +23,7 @@ fn settings(seed: u64) -> Settings {
         projects: 3,
         faults: Faults::default(),
         auth_type: AuthType::None,
+        provider_utc_offset: UTC,
     }
 }
 
@@ -49,10 +50,14 @@ fn calls(plan: &Plan, count: u64) -> impl Iterator<Item = PlannedCall> {
     (0..count).map(|number| plan.call(number))
 }
 
+const UTC: FixedOffset = FixedOffset::east_opt(0).unwrap();
+
+fn read_at(body: &[u8], received_at: DateTime<Utc>, provider_utc_offset: FixedOffset) -> Delivery {
+    recho::read(body, Receipt { endpoint: "default", received_at, provider_utc_offset }).unwrap()
+}
+
 fn read(body: &[u8], received_at: DateTime<Utc>) -> Delivery {
-    let utc = FixedOffset::east_opt(0).unwrap();
-    recho::read(body, Receipt { endpoint: "default", received_at, provider_utc_offset: utc })
-        .unwrap()
+    read_at(body, received_at, UTC)
 }
 
 /// The state machine's picture of the events that `arrived` is true of.
@@ -62,7 +67,34 @@ fn folded(call: &PlannedCall, arrived: impl Fn(usize) -> bool) -> Option<Picture
         .map(|index| read(&call.body_of(index, false), call.events[index].at).event)
         .collect();
     let mut events: Vec<&call::Event> = events.iter().collect();
-    call::fold(&mut events).map(|(call, _)| Picture::of_fold(&call))
+    call::fold(&mut events).map(|(call, _)| picture(&call))
+}
+
+fn picture(call: &Call) -> Picture {
+    #[expect(clippy::cast_precision_loss, reason = "a stay of 285 years is still exact")]
+    let seconds = |microseconds: i64| microseconds as f64 / 1e6;
+    let attempts = call.attempts.iter().map(|attempt| AttemptPicture {
+        call_sid: attempt.call_sid.as_ref().map(ToString::to_string),
+        status: attempt.status,
+        started_at: attempt.started_at,
+        ended_at: attempt.ended_at,
+    });
+    let stays = call.microseconds_in_status.iter();
+    Picture {
+        direction: call.direction,
+        status: call.status,
+        attempts: attempts.collect(),
+        call_sid: call.call_sid().map(ToString::to_string),
+        client_id: call.client_id.as_ref().map(ToString::to_string),
+        provider_status: call.provider_status.clone(),
+        has_errors: call.has_errors,
+        time_in_status: stays.map(|(status, stay)| (*status, seconds(*stay))).collect(),
+        event_count: call.event_count,
+        anomaly_count: call.anomaly_count,
+        first_event_at: call.first_event_at,
+        last_event_at: call.last_event_at(),
+        ended_at: call.ended_at,
+    }
 }
 
 fn bytes(plan: &Plan, count: u64) -> String {
@@ -207,6 +239,15 @@ fn every_payload_is_read_and_is_about_as_large_as_the_providers() {
     }
     let mean = sizes.iter().sum::<usize>() / sizes.len();
     assert!((1000..1200).contains(&mean), "{mean} bytes");
+}
+
+#[test]
+fn times_are_told_at_the_offset_of_the_provider() {
+    let provider_utc_offset = FixedOffset::west_opt(5 * 3600).unwrap();
+    let call = Plan::new(Settings { provider_utc_offset, ..settings(9) }).call(1);
+    let at = call.events[0].at;
+    let read = read_at(&call.body_of(0, false), at, provider_utc_offset);
+    assert_eq!(read.event.occurred_at, Some(at));
 }
 
 #[test]

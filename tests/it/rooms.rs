@@ -26,7 +26,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("clock", &[]),
     ("ingest", &["call", "recho", "store", "clock"]),
     ("api", &["ingest", "store", "call", "recho", "clock"]),
-    ("simulate", &["call", "recho", "clock", "config"]),
+    ("simulate", &["call", "clock", "config"]),
 ];
 
 /// A room, and the crates that it must do without.
