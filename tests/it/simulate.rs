@@ -49,38 +49,96 @@ async fn a_run_again_at_the_same_time_is_a_run_of_duplicates() {
     assert!(said.starts_with(&format!("folded {events} events of ")), "{said}");
 }
 
+/// Has the database do something to the rows that the service writes.
+async fn tamper(database: &Database, trigger: &str, what: &str) {
+    let sql = format!(
+        "create function tamper() returns trigger language plpgsql as $$ begin {what} end $$;
+        create trigger tamper {trigger} execute function tamper()"
+    );
+    database.connect().await.execute(AssertSqlSafe(sql)).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_is_not_as_it_should_be_is_told() {
-    let options = format!("{CALLS} --seed 3 --at 2026-05-12T10:24:00Z");
-    for (tampering, what, by) in [
-        ("update calls set status = 'CALLING' where status = 'COMPLETED'", "status", "scenario"),
-        ("update calls set attempts = '[]' where status = 'BUSY'", "attempts", "scenario"),
+    const CALL: &str = "before insert or update on calls for each row";
+    const EVENT: &str = "before update on events for each row";
+    for (trigger, when, then, what, by) in [
+        (CALL, "new.status = 'COMPLETED'", "new.status = 'CALLING'", "status", "scenario"),
         (
-            "update calls set anomaly_count = 9 where status = 'EXPIRED'",
-            "anomaly_count",
+            CALL,
+            "new.status = 'BUSY'",
+            "new.attempts = jsonb_set(new.attempts, '{0,status}', '\"CALLING\"')",
+            "attempts",
             "scenario",
         ),
-        ("delete from calls where status = 'CANCELED'", "call", "scenario"),
-        (
-            "update events set delivery_count = delivery_count - 1 where delivery_count > 2",
-            "delivery_count of ",
-            "answers",
-        ),
+        (CALL, "new.status = 'EXPIRED'", "new.anomaly_count = 9", "anomaly_count", "scenario"),
+        (EVENT, "true", "new.delivery_count = 1", "delivery_count of ", "answers"),
     ] {
         let database = Database::create().await;
         let service = Service::start(&database).await;
-        simulate(&webhooks(&service), &options);
-        let mut connection = database.connect().await;
-        // Each event has been told; it is told once more, and looked at.
-        let tampered = connection.execute(AssertSqlSafe(tampering)).await.unwrap();
-        assert!(tampered.rows_affected() > 0, "{tampering}");
-        let again = format!("{options} --check all");
-        let (report, status, _) = simulate(&webhooks(&service), &again);
-        let difference = &report["check"]["differences"][0];
-        assert_eq!(status, Some(1), "{tampering}");
-        assert!(difference["what"].as_str().unwrap().starts_with(what), "{difference:#}");
-        assert_eq!(difference["expected_by"], by);
+        let trigger = format!("{trigger} when ({when})");
+        tamper(&database, &trigger, &format!("{then}; return new;")).await;
+        let (report, status, _) = simulate(&webhooks(&service), &format!("{CALLS} --seed 3"));
+        let differences = report["check"]["differences"].as_array().unwrap();
+        assert_eq!((status, differences.is_empty()), (Some(1), false), "{then}");
+        for difference in differences {
+            assert!(difference["what"].as_str().unwrap().starts_with(what), "{difference:#}");
+            assert_eq!(difference["expected_by"], by);
+        }
     }
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_there_is_told() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let lose = "delete from events where call_id = new.call_id;
+        delete from calls where call_id = new.call_id;
+        return null;";
+    let when = "after update on calls for each row when (new.status = 'CANCELED')";
+    tamper(&database, when, lose).await;
+    let (report, status, _) = simulate(&webhooks(&service), "--calls 150 --seed 5 --format json");
+    assert_eq!(status, Some(1));
+    let differences = report["check"]["differences"].as_array().unwrap();
+    assert_eq!(report["calls_by_kind"]["canceled"], differences.len());
+    for difference in differences {
+        assert_eq!(
+            (&difference["what"], &difference["kind"]),
+            (&"call".into(), &"canceled".into())
+        );
+        assert_eq!(difference["expected"], "a call that is CANCELED");
+        assert_eq!(difference["found"], "no such call");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_is_sent_again() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    // What a sequence gives stays given when the transaction fails.
+    database.connect().await.execute("create sequence tries").await.unwrap();
+    let fail = "if nextval('tries') <= 20 then raise 'not yet'; end if; return new;";
+    tamper(&database, "before insert on events for each row", fail).await;
+    let (report, status, said) = simulate(&webhooks(&service), &format!("{CALLS} --seed 4"));
+    assert_eq!((status, said.as_str()), (Some(0), ""), "{report:#}");
+    let count = |pointer: &str| report.pointer(pointer).unwrap().as_u64().unwrap();
+    let answers = report["answers"].as_object().unwrap();
+    let refusals = answers.iter().filter(|(status, _)| *status != "200");
+    let refusals: u64 = refusals.map(|(_, count)| count.as_u64().unwrap()).sum();
+    assert!(refusals > 0);
+    assert_eq!((count("/deliveries/retries"), count("/deliveries/given_up")), (refusals, 0));
+    assert_eq!((count("/check/calls"), count("/check/undecided")), (150, 0));
+}
+
+#[tokio::test]
+async fn a_run_may_be_as_long_as_time_allows() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let options = "--duration 300ms --connections 2 --check 10% --format json";
+    let (report, status, said) = simulate(&webhooks(&service), options);
+    assert_eq!((status, said.as_str()), (Some(0), ""), "{report:#}");
+    let count = |pointer: &str| report.pointer(pointer).unwrap().as_u64().unwrap();
+    assert!(count("/calls") > 0 && count("/check/calls") <= count("/calls"), "{report:#}");
 }
 
 #[tokio::test]
@@ -133,11 +191,48 @@ async fn where_nothing_answers_the_run_ends() {
     assert_eq!(report["check"], serde_json::Value::Null);
 }
 
-#[test]
-fn another_machine_is_spared() {
+#[tokio::test]
+async fn another_machine_is_spared_unless_it_is_meant() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    // This address is not said to be of this machine, but leads there.
+    let url = webhooks(&service).replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(simulate(&url, "--calls 5").1, Some(2));
+    assert_eq!(simulate(&url, "--calls 5 --yes-really").1, Some(0));
+
     for url in ["http://callstate.example.com/webhooks", "https://10.0.0.1/webhooks"] {
         let (_, status, said) = simulate(url, "");
         assert_eq!(status, Some(2));
         assert!(said.contains("is not this machine") && said.contains("--yes-really"), "{said}");
+    }
+}
+
+#[test]
+fn a_mistake_is_told_in_a_line_that_names_the_option() {
+    let no_key = format!("--private-key {}", key_path("rsa-2048.spki"));
+    for (options, said_of_it) in [
+        ("--duplicates 2", "is not a share"),
+        ("--check some", "is not all, none or a share"),
+        ("--rate 0", "is not a number from 0.001"),
+        ("--time-scale 0.5", "is not a number from 1 "),
+        ("--backdate yesterday", "is not a duration"),
+        ("--calls 0", "--calls"),
+        ("--switched-off OUTBOUND_CALL_LOST", "--switched-off"),
+        ("--time-scale 2 --duration 1s --backdate 1h", "--duration and --backdate"),
+        ("--time-scale 1e6 --duration 1d", "--duration × --time-scale"),
+        ("--at 2999-01-01T00:00:00Z", "--at: "),
+        ("--token env:NOT_THERE", "--token: the variable NOT_THERE is not set"),
+        ("--api-key file:not-there", "--api-key: cannot read not-there"),
+        ("--private-key not-there", "--private-key: not-there cannot be read"),
+        (&no_key, "is not a private key in PEM"),
+    ] {
+        let (_, status, said) = simulate("http://127.0.0.1:1/webhooks", options);
+        assert_eq!(status, Some(2), "{options}");
+        assert!(said.contains(said_of_it), "{options}: {said}");
+    }
+    for url in ["127.0.0.1:1", "http://127.0.0.1:1/calls"] {
+        let (_, status, said) = simulate(url, "");
+        assert_eq!(status, Some(2));
+        assert!(said.starts_with(&format!("callstate: --url: \"{url}\" is not")), "{said}");
     }
 }
