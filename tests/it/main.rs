@@ -3,6 +3,7 @@
 mod audit;
 mod authentication;
 mod calls;
+mod commands;
 mod deliveries;
 mod durability;
 mod harness;
