@@ -10,4 +10,5 @@ mod harness;
 mod managed_postgres;
 mod rooms;
 mod schema;
+mod simulate;
 mod support;
