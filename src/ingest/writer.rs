@@ -1,7 +1,8 @@
 //! A writer: commits what has gathered, then answers all of it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt as _;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -109,8 +110,23 @@ impl Writer {
         }
     }
 
-    /// Records a batch, again where Postgres asks for it.
+    /// Records a batch. A mistake of ours in it fails the batch, not the writer.
     async fn record(
+        &mut self,
+        bucket: i32,
+        deliveries: &[Delivery],
+    ) -> Result<Vec<Recorded>, store::Error> {
+        let recorded = AssertUnwindSafe(self.try_record(bucket, deliveries)).catch_unwind().await;
+        recorded.unwrap_or_else(|_| {
+            // Whatever state they are in, nothing of it is used again.
+            self.connection = None;
+            self.recorder = Recorder::default();
+            Err(store::Error::Panicked)
+        })
+    }
+
+    /// Records a batch, again where Postgres asks for it.
+    async fn try_record(
         &mut self,
         bucket: i32,
         deliveries: &[Delivery],

@@ -1,6 +1,6 @@
 //! What a batch does to one call: decided here, without the database.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -119,10 +119,10 @@ impl<'a> Change<'a> {
 
     /// Sets those events apart that are stored already.
     pub(super) fn set_apart(&mut self, is_stored: impl Fn(Fingerprint) -> bool) {
-        let (repeated, new) = std::mem::take(&mut self.new)
+        let (repeated, new): (Vec<_>, Vec<_>) = std::mem::take(&mut self.new)
             .into_iter()
             .partition(|arrival| is_stored(arrival.fingerprint()));
-        self.repeated = repeated;
+        self.repeated.extend(repeated);
         self.new = new;
     }
 
@@ -155,6 +155,12 @@ impl<'a> Change<'a> {
     /// Folds the call from its stored events and the new ones; there is no call
     /// where there are none of either.
     pub(super) fn fold_again(&mut self, history: &[StoredEvent]) {
+        // The history was read after the call: another writer may have stored the same events in
+        // between. It changed the version with that, so this is decided anew; and yet no event is
+        // ever folded twice.
+        let stored: HashSet<Fingerprint> =
+            history.iter().map(|stored| stored.event.fingerprint).collect();
+        self.set_apart(|fingerprint| stored.contains(&fingerprint));
         let mut events: Vec<&Event> = history
             .iter()
             .map(|stored| &stored.event)
@@ -182,7 +188,7 @@ impl<'a> Change<'a> {
         self.call = Some(call);
         let delivered_at = history.iter().map(|stored| stored.last_delivered_at).max();
         self.last_delivered_at = self.last_delivered_at.max(delivered_at);
-        self.fingerprints = Some(history.iter().map(|stored| stored.event.fingerprint).collect());
+        self.fingerprints = Some(stored.into_iter().collect());
         self.learn();
     }
 

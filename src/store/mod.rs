@@ -69,6 +69,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The program made a mistake; the log tells which.
+    #[error("the program made a mistake")]
+    Panicked,
     /// Other writers kept changing the same calls.
     #[error("the calls kept changing under the write, {rounds} times in a row")]
     Contended {
@@ -91,10 +94,13 @@ impl Error {
                 | sqlx::Error::WorkerCrashed,
             )
             | Self::Contended { .. } => true,
-            // Connection exceptions, rolled back transactions, insufficient resources,
+            // Connection exceptions, no way in (28, 3D, 55: a password that is changed, a
+            // database that is restored), rolled back transactions, insufficient resources,
             // operator intervention and system errors.
-            Self::Database(_) => self.is_of_class(&["08", "40", "53", "57", "58"]),
-            Self::Corrupt { .. } => false,
+            Self::Database(_) => {
+                self.is_of_class(&["08", "28", "3D", "40", "53", "55", "57", "58"])
+            }
+            Self::Corrupt { .. } | Self::Panicked => false,
         }
     }
 

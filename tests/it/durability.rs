@@ -1,6 +1,42 @@
-//! A 2xx means committed.
+//! A 2xx means committed, whatever dies; and each event is there once, with its effect on the call.
+//!
+//! The faults are real: processes are killed, connections cut, the tables locked and the database closed.
 
-use crate::support::{Database, Service, callstate, delivery::fixture};
+use std::collections::HashSet;
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::support::{
+    Database, Place, Service, callstate,
+    delivery::{delivery, fixture},
+    provider::{Provider, shuffled},
+};
+
+/// The ids of all events that are stored.
+async fn stored(conn: &mut PgConnection) -> HashSet<Uuid> {
+    let rows = conn.fetch_all("select event_id from events").await.expect("the table is there");
+    let ids: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(ids.len(), rows.len(), "no event is stored twice");
+    ids
+}
+
+/// Sees that all events are there once, and that each call is the fold of its events.
+async fn assert_whole(url: &str, calls: usize) {
+    let mut conn = PgConnection::connect(url).await.expect("the database accepts");
+    assert_eq!(stored(&mut conn).await.len(), calls * 8);
+    let completed = "select count(*) from calls where status = 'COMPLETED' and event_count = 8
+        and jsonb_array_length(attempts) = 2";
+    let completed: i64 = conn.fetch_one(completed).await.unwrap().get(0);
+    assert_eq!(usize::try_from(completed), Ok(calls));
+    assert_no_difference(url);
+}
+
+fn assert_no_difference(url: &str) {
+    let verified = callstate(&["verify", "--database-url", url]);
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
 
 #[tokio::test]
 async fn what_was_answered_survives_the_death_of_the_service() {
@@ -13,6 +49,283 @@ async fn what_was_answered_survives_the_death_of_the_service() {
     assert_eq!(service.get("/calls/out-08").await.ok()["status"], "BUSY");
     let again = service.deliver(fixture("outbound_busy")).await.ok();
     assert_eq!(again["disposition"], "duplicate");
-    let verified = callstate(&["verify", "--database-url", &database.url()]);
-    assert!(verified.status.success());
+    assert_no_difference(&database.url());
+}
+
+#[tokio::test]
+async fn no_event_is_lost_or_doubled_when_the_service_is_killed_under_load() {
+    const ROUNDS: usize = 12;
+    const CALLS: usize = 150;
+    let database = Database::create().await;
+    let mut conn = database.connect().await;
+    let mut service = Service::start(&database).await;
+    let deliveries = shuffled(CALLS, 2);
+    let each_round = deliveries.len() / (ROUNDS + 1);
+    let provider = Provider::start(deliveries, &[&service]);
+    for round in 1..=ROUNDS {
+        provider.answered(round * each_round).await;
+        service.kill_9();
+        let (answered, stored) = (provider.answered_so_far(), stored(&mut conn).await);
+        assert!(answered.is_subset(&stored), "in round {round}");
+        assert_no_difference(&database.url());
+        service = Service::start(&database).await;
+        provider.goes_to(&service);
+    }
+    provider.finish().await;
+    assert_whole(&database.url(), CALLS).await;
+}
+
+#[tokio::test]
+async fn no_event_is_lost_or_doubled_when_postgres_is_killed_under_load() {
+    const ROUNDS: usize = 3;
+    const CALLS: usize = 100;
+    let place = Place::with_cluster().await;
+    let service = Service::start_in(&place).await;
+    let deliveries = shuffled(CALLS, 2);
+    let each_round = deliveries.len() / (ROUNDS + 1);
+    let provider = Provider::start(deliveries, &[&service]);
+    for round in 1..=ROUNDS {
+        provider.answered(round * each_round).await;
+        place.kill_server();
+        // It is there again when more is answered.
+    }
+    provider.finish().await;
+    let url = callstate(&["db-url", "--data-dir", &place.0.to_string_lossy()]).stdout;
+    assert_whole(String::from_utf8(url).unwrap().trim(), CALLS).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn no_event_is_lost_or_doubled_when_connections_are_cut() {
+    const ROUNDS: usize = 20;
+    const CALLS: usize = 100;
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let deliveries = shuffled(CALLS, 2);
+    let each_round = deliveries.len() / (ROUNDS + 1);
+    let provider = Provider::start(deliveries, &[&service]);
+    let mut conn = database.connect().await;
+    for round in 1..=ROUNDS {
+        provider.answered(round * each_round).await;
+        cut_connections(&mut conn).await;
+    }
+    provider.finish().await;
+    assert_whole(&database.url(), CALLS).await;
+}
+
+#[tokio::test]
+async fn three_instances_make_the_same_calls_of_the_same_traffic() {
+    const CALLS: usize = 100;
+    const COPIES: usize = 5;
+    let database = Database::create().await;
+    let (a, b, c) = tokio::join!(
+        Service::start(&database),
+        Service::start(&database),
+        Service::start(&database),
+    );
+    let answers = Provider::start(shuffled(CALLS, COPIES), &[&a, &b, &c]).finish().await;
+    assert_whole(&database.url(), CALLS).await;
+    let new = answers.iter().filter(|answer| answer["disposition"] != "duplicate").count();
+    assert_eq!((answers.len(), new), (CALLS * 8 * COPIES, CALLS * 8));
+    let counted = "select sum(delivery_count) from events";
+    let counted: i64 = database.connect().await.fetch_one(counted).await.unwrap().get(0);
+    assert_eq!(usize::try_from(counted), Ok(answers.len()), "every delivery is counted once");
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_cut_off_is_answered_503_and_leaves_nothing() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut lock = Lock::take(&database).await;
+    let under_way = service.deliver(fixture("outbound_busy"));
+    let cut = async {
+        lock.somebody_waits().await;
+        lock.cut_who_waits().await;
+    };
+    let (answer, ()) = tokio::join!(under_way, cut);
+    answer.problem(503);
+    assert_eq!(answer.header("retry-after"), "1");
+    lock.release().await;
+    assert!(stored(&mut database.connect().await).await.is_empty());
+    assert_eq!(service.deliver(fixture("outbound_busy")).await.ok()["disposition"], "advanced");
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_it_says_so_and_then_goes_on() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    database.close().await;
+    let answer = service.deliver(fixture("outbound_busy")).await;
+    answer.problem(503);
+    assert_eq!(answer.header("retry-after"), "1");
+    // What cannot be kept is not refused for good either.
+    service.deliver("no JSON").await.problem(503);
+    service.get("/health/ready").await.problem(503);
+    service.get("/calls/out-08").await.problem(503);
+    service.get("/health/live").await.ok();
+
+    database.open().await;
+    service.deliver(fixture("outbound_busy")).await.ok();
+    service.get("/health/ready").await.ok();
+    assert_eq!(service.get("/calls/out-08").await.ok()["status"], "BUSY");
+}
+
+#[tokio::test]
+async fn more_than_can_be_held_is_refused_at_once() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_INGEST_WRITERS", "1");
+        command.env("CALLSTATE_INGEST_BATCH", "1");
+        command.env("CALLSTATE_INGEST_QUEUE", "2");
+    })
+    .await;
+    let lock = Lock::take(&database).await;
+    let bodies = (0..8).map(|call| delivery("OUTBOUND_CALL_BUSY", &call.to_string(), 1, None));
+    let mut answers: FuturesUnordered<_> =
+        bodies.map(|body| service.deliver(body.to_string())).collect();
+    // One is being written and two wait, so that five find no place.
+    for _ in 0..5 {
+        let answer = answers.next().await.expect("there are eight");
+        answer.problem(503);
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    lock.release().await;
+    let taken = answers.filter(|answer| std::future::ready(answer.status == 200)).count().await;
+    assert_eq!(stored(&mut database.connect().await).await.len(), taken);
+    assert!((2..=3).contains(&taken), "{taken}");
+}
+
+#[tokio::test]
+async fn what_was_taken_is_committed_though_the_client_has_gone() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut lock = Lock::take(&database).await;
+    tokio::select! {
+        answer = service.deliver(fixture("outbound_busy")) => panic!("nobody could: {answer:?}"),
+        () = lock.somebody_waits() => {}
+    }
+    // The request is dropped, and its connection with it.
+    lock.release().await;
+    service.stop().await;
+    assert_eq!(stored(&mut database.connect().await).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_stop_commits_and_answers_what_was_accepted() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut lock = Lock::take(&database).await;
+    let bodies = (0..8).map(|call| delivery("OUTBOUND_CALL_BUSY", &call.to_string(), 1, None));
+    let requests: Vec<_> = bodies
+        .map(|body| {
+            let request = service.request("POST", "/webhooks").body(body.to_string());
+            tokio::spawn(request.send())
+        })
+        .collect();
+    // Each call has its writer, so that eight calls keep both of them waiting.
+    lock.so_many_wait(2).await;
+    let stopping = tokio::spawn(service.stop());
+    lock.release().await;
+    let mut answered = 0;
+    for request in requests {
+        // One whose connection was not yet accepted was not taken either.
+        if let Ok(response) = request.await.unwrap() {
+            assert_eq!(response.status(), 200);
+            answered += 1;
+        }
+    }
+    stopping.await.expect("it ends with status 0");
+    assert!(answered >= 2);
+    assert_eq!(stored(&mut database.connect().await).await.len(), answered);
+}
+
+#[tokio::test]
+async fn a_bad_event_fails_alone() {
+    let database = Database::create().await;
+    database
+        .connect()
+        .await
+        .execute(
+            "create function refuse() returns trigger language plpgsql as
+                $$ begin raise 'this one is bad' using errcode = '22000'; end $$;
+            create trigger refuse before insert on events for each row
+                when (new.call_id = 'bad') execute function refuse()",
+        )
+        .await
+        .unwrap();
+    let service = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_INGEST_WRITERS", "1");
+    })
+    .await;
+    let mut lock = Lock::take(&database).await;
+    let deliver =
+        |call: &str| service.deliver(delivery("OUTBOUND_CALL_BUSY", call, 1, None).to_string());
+    // The first keeps the writer busy, so that all the others come to be one batch.
+    let first = deliver("first");
+    let others: FuturesUnordered<_> =
+        ["a", "b", "bad", "c", "d", "e"].map(&deliver).into_iter().collect();
+    let release = async {
+        lock.somebody_waits().await;
+        lock.release().await;
+    };
+    let (first, others, ()) = tokio::join!(first, others.collect::<Vec<_>>(), release);
+    first.ok();
+    let (good, bad): (Vec<_>, Vec<_>) = others.iter().partition(|answer| answer.status == 200);
+    assert_eq!((good.len(), bad.len()), (5, 1));
+    assert!(bad[0].problem(422).contains("this one is bad"));
+    let mut conn = database.connect().await;
+    assert_eq!(stored(&mut conn).await.len(), 6);
+    let kept = conn.fetch_one("select convert_from(body, 'UTF8') from quarantine").await.unwrap();
+    assert!(kept.get::<String, _>(0).contains("\"bad\""));
+    assert_no_difference(&database.url());
+}
+
+/// Ends all connections of the database but this one, whatever they are in the middle of.
+async fn cut_connections(conn: &mut PgConnection) {
+    conn.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid()",
+    )
+    .await
+    .expect("they are ours");
+}
+
+/// Keeps everybody from writing calls.
+struct Lock {
+    holder: PgConnection,
+    watcher: PgConnection,
+}
+
+impl Lock {
+    async fn take(database: &Database) -> Self {
+        let mut holder = database.connect().await;
+        holder.execute("begin; lock table calls in share mode").await.expect("it is free");
+        Self { holder, watcher: database.connect().await }
+    }
+
+    async fn somebody_waits(&mut self) {
+        self.so_many_wait(1).await;
+    }
+
+    /// Waits until so many transactions wait for it.
+    async fn so_many_wait(&mut self, at_least: i64) {
+        let waiting = "select count(*) from pg_locks where not granted
+            and relation = 'calls'::regclass
+            and database = (select oid from pg_database where datname = current_database())";
+        while self.watcher.fetch_one(waiting).await.expect("it answers").get::<i64, _>(0) < at_least
+        {
+        }
+    }
+
+    /// Ends the connections of those in the midst of whose transaction it is waited for.
+    async fn cut_who_waits(&mut self) {
+        let waiting = "select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        let cut = self.watcher.fetch_all(waiting).await.expect("they are ours");
+        assert!(!cut.is_empty());
+    }
+
+    async fn release(mut self) {
+        self.holder.execute("commit").await.expect("it is held");
+    }
 }

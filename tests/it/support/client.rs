@@ -58,6 +58,11 @@ impl Answer {
     }
 }
 
+/// The client, for who sends by itself.
+pub(super) fn client() -> &'static Client {
+    &CLIENT
+}
+
 impl Service {
     /// Gets a path.
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -27,6 +27,24 @@ impl Database {
         Self { url: cluster.url(&name), name }
     }
 
+    /// Ends all connections and takes no more, as a database does that is being restored.
+    pub(crate) async fn close(&self) {
+        let mut connection = cluster().await.connect().await;
+        let name = &self.name;
+        execute(&mut connection, format!("alter database {name} allow_connections false")).await;
+        let cut = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+        );
+        execute(&mut connection, cut).await;
+    }
+
+    /// Takes connections again.
+    pub(crate) async fn open(&self) {
+        let mut connection = cluster().await.connect().await;
+        let name = &self.name;
+        execute(&mut connection, format!("alter database {name} allow_connections true")).await;
+    }
+
     /// The URL, for programs.
     pub(crate) fn url(&self) -> String {
         self.url.clone()

@@ -8,10 +8,13 @@ mod client;
 mod cluster;
 mod database;
 pub(crate) mod delivery;
+mod place;
 mod program;
+pub(crate) mod provider;
 mod signer;
 mod supervisor;
 
 pub(crate) use self::database::Database;
+pub(crate) use self::place::Place;
 pub(crate) use self::program::{Service, callstate};
 pub(crate) use self::signer::{Signer, key_path};

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{oneshot, watch};
 
-use super::Database;
+use super::{Database, Place};
 
 /// How long the service may take to start or to stop before a test fails instead of hanging.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -46,8 +46,24 @@ impl Service {
 
     /// Starts it with more arguments or environment.
     pub(crate) async fn start_with(database: &Database, more: impl FnOnce(&mut Command)) -> Self {
+        Self::start_as(|command| {
+            command.args(["--database-url", &database.url()]);
+            more(command);
+        })
+        .await
+    }
+
+    /// Starts it with a database of its own in a data directory.
+    pub(crate) async fn start_in(place: &Place) -> Self {
+        Self::start_as(|command| {
+            command.arg("--data-dir").arg(&place.0);
+        })
+        .await
+    }
+
+    async fn start_as(more: impl FnOnce(&mut Command)) -> Self {
         let mut command = command();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url()]);
+        command.args(["serve", "--listen", "127.0.0.1:0"]);
         more(&mut command);
         let mut child = command
             .stdin(Stdio::null())
