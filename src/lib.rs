@@ -5,9 +5,10 @@
 //! | --- | --- | --- |
 //! | [`call`] | the domain: statuses, the state machine's table, the fold | no other room |
 //! | [`recho`] | the provider's wire format, made into domain events | `call` |
-//! | [`store`] | all SQL | `call` |
+//! | [`access`] | who may ask: API keys and what they are good for | `call` |
+//! | [`store`] | all SQL | `call`, `access` |
 //! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
-//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `clock` |
+//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `access`, `clock` |
 //! | [`postgres`] | a Postgres of our own | none |
 //! | [`cli`], `main` | the commands | every room |
 //!
@@ -16,6 +17,7 @@
 //!
 //! What the crate promises, and where each promise is kept: `ARCHITECTURE.md`.
 
+pub mod access;
 pub mod api;
 pub mod call;
 pub mod cli;

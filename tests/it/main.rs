@@ -6,6 +6,8 @@ mod calls;
 mod deliveries;
 mod durability;
 mod harness;
+mod keyring;
+mod keys;
 mod managed_postgres;
 mod rooms;
 mod schema;
