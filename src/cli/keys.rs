@@ -125,6 +125,16 @@ struct KeyDocument<'a> {
     last_used_at: Option<DateTime<Utc>>,
 }
 
+#[derive(Serialize)]
+struct ListDocument<'a> {
+    keys: Vec<KeyDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct RevokedDocument<'a> {
+    revoked: Vec<KeyDocument<'a>>,
+}
+
 impl<'a> KeyDocument<'a> {
     fn of(grant: &'a Grant, now: DateTime<Utc>) -> Self {
         Self {
@@ -226,8 +236,7 @@ fn description(grant: &Grant) -> String {
     let Grant { id, name, scope, expires_at, .. } = grant;
     let expires = expires_at.map_or_else(|| "never".to_owned(), time);
     format!(
-        "key {id}, named {name}: scope {scope}, {}, expires {expires}; \
-         it is shown this once, so keep it:",
+        "key {id}, named {name}: scope {scope}, sees {}, expires {expires}; it is shown this once",
         projects(&grant.projects)
     )
 }
@@ -238,8 +247,8 @@ async fn list(options: &ListOptions, pool: &PgPool, now: DateTime<Utc>) -> Resul
         Format::Text if grants.is_empty() => output::line("there are no keys"),
         Format::Text => table(&grants, now).iter().try_for_each(|line| output::line(line)),
         Format::Json => {
-            let keys: Vec<_> = grants.iter().map(|grant| KeyDocument::of(grant, now)).collect();
-            output::json(&serde_json::json!({ "keys": keys }))
+            let keys = grants.iter().map(|grant| KeyDocument::of(grant, now)).collect();
+            output::json(&ListDocument { keys })
         }
     }
 }
@@ -309,8 +318,8 @@ async fn revoke(options: &RevokeOptions, pool: &PgPool, now: DateTime<Utc>) -> R
         }
     }
     if options.format == Format::Json {
-        let keys: Vec<_> = revoked.iter().map(|grant| KeyDocument::of(grant, now)).collect();
-        output::json(&serde_json::json!({ "revoked": keys }))?;
+        let revoked = revoked.iter().map(|grant| KeyDocument::of(grant, now)).collect();
+        output::json(&RevokedDocument { revoked })?;
     }
     if faults.is_empty() { Ok(()) } else { Err(Error::NotRevoked(faults.join("; ")).into()) }
 }

@@ -244,7 +244,7 @@ async fn a_key_is_shown_once_and_is_nowhere_else() {
     assert_eq!((printed.as_str(), key.len()), (format!("{key}\n").as_str(), 67));
     let secret = key.strip_prefix("cs_").expect("keys begin so");
     assert!(!said.contains(secret), "{said}");
-    assert!(said.contains("named grafana: scope read, all projects, expires never"), "{said}");
+    assert!(said.contains("named grafana: scope read, sees all projects, expires never"), "{said}");
 
     get(&service, "/calls/nobody", key).await.problem(404);
     get(&service, "/calls/nobody", &format!("cs_{}", "0".repeat(64))).await.problem(401);
