@@ -10,6 +10,7 @@
 //! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
 //! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `access`, `clock` |
 //! | [`postgres`] | a Postgres of our own | none |
+//! | [`simulate`] | traffic for tests and trials, from outside | `call`, `clock`, `config` |
 //! | [`cli`], `main` | the commands | every room |
 //!
 //! Beside the rooms stand [`config`], [`database`], [`telemetry`] and [`clock`].
@@ -27,5 +28,6 @@ pub mod database;
 pub mod ingest;
 pub mod postgres;
 pub mod recho;
+pub mod simulate;
 pub mod store;
 pub mod telemetry;

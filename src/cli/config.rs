@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::call::ProjectId;
-use crate::config::{Auth, Config, DEFAULT_ENDPOINT, DatabaseSource, Endpoint, Flags};
+use crate::config::{self, Auth, Config, DEFAULT_ENDPOINT, DatabaseSource, Endpoint, Flags};
 use crate::database;
 
 use super::ServeFlags;
@@ -35,6 +35,7 @@ struct Report {
     webhooks: Vec<Webhook>,
     max_delivery_bytes: usize,
     provider_utc_offset: String,
+    ingest: Ingest,
     api: Api,
     insecure: bool,
 }
@@ -68,6 +69,13 @@ struct Webhook {
 }
 
 #[derive(Serialize)]
+struct Ingest {
+    writers: usize,
+    batch: usize,
+    queue: usize,
+}
+
+#[derive(Serialize)]
 struct Api {
     require_key: bool,
 }
@@ -95,6 +103,7 @@ impl Report {
                 postgres_bin_dir: postgres_bin_dir.map(|path| path.display().to_string()),
             },
         };
+        let config::Ingest { writers, batch, queue } = config.ingest;
         Ok(Self {
             file: config.file.map(|path| path.display().to_string()),
             listen: format!("http://{}", config.listen),
@@ -104,6 +113,7 @@ impl Report {
             webhooks: config.webhooks.into_iter().map(Webhook::new).collect(),
             max_delivery_bytes: config.max_delivery_bytes,
             provider_utc_offset: config.provider_utc_offset.to_string(),
+            ingest: Ingest { writers, batch, queue },
             api: Api { require_key: config.api.require_key },
             insecure: config.insecure,
         })
@@ -146,6 +156,13 @@ impl Report {
                 ),
             ),
         ];
+        let Ingest { writers, batch, queue } = self.ingest;
+        lines.push(line(
+            "ingest",
+            &format!(
+                "{writers} writers, each commits up to {batch} deliveries at once and lets {queue} wait"
+            ),
+        ));
         lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
         lines
     }

@@ -7,6 +7,7 @@
 //! | `db_url` | prints the URL of the database in use |
 //! | `keys` | API keys |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
+//! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
 //!
@@ -26,6 +27,7 @@ mod migrate;
 mod output;
 mod reload;
 mod serve;
+mod simulate;
 mod state_machine;
 mod stop;
 
@@ -70,6 +72,8 @@ enum Command {
     Verify(audit::Options),
     /// Write what verify would have found right
     Rebuild(audit::Options),
+    /// Send realistic traffic to a running callstate, and check what became of it
+    Simulate(Box<simulate::Options>),
     /// Print the state machine's table, from the code
     StateMachine(state_machine::Options),
     /// Look at the configuration
@@ -237,6 +241,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rebuild(options) => {
             let config = Config::load(&flags)?;
             block_on(audit::run(options, Purpose::Rebuild, config))
+        }
+        Command::Simulate(options) => {
+            let config = Config::load(&flags)?;
+            block_on(simulate::run(*options, config))
         }
         Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),

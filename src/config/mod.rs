@@ -60,6 +60,8 @@ pub struct Config {
     pub max_delivery_bytes: usize,
     /// The endpoints that take deliveries, by name; at least one.
     pub webhooks: BTreeMap<String, Endpoint>,
+    /// How deliveries are committed.
+    pub ingest: Ingest,
     /// Who may ask.
     pub api: Api,
     /// Whether the operator accepts that anyone who reaches the address may deliver and ask.
@@ -80,6 +82,17 @@ pub enum DatabaseSource {
         /// Where `postgres` and `initdb` are; `None` to look for them.
         postgres_bin_dir: Option<PathBuf>,
     },
+}
+
+/// How deliveries are committed: how much at once, and how much may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ingest {
+    /// How many writers commit side by side, each with a connection of its own.
+    pub writers: usize,
+    /// The most deliveries that one transaction commits.
+    pub batch: usize,
+    /// The most deliveries that wait for one writer.
+    pub queue: usize,
 }
 
 /// Who may ask.
@@ -136,6 +149,9 @@ keys! {
     NO_MIGRATE = "no_migrate", ["CALLSTATE_NO_MIGRATE"], Some("no-migrate");
     PROVIDER_UTC_OFFSET = "provider_utc_offset", ["CALLSTATE_PROVIDER_UTC_OFFSET"], Some("provider-utc-offset");
     MAX_DELIVERY_BYTES = "max_delivery_bytes", ["CALLSTATE_MAX_DELIVERY_BYTES"], None;
+    INGEST_WRITERS = "ingest.writers", ["CALLSTATE_INGEST_WRITERS"], None;
+    INGEST_BATCH = "ingest.batch", ["CALLSTATE_INGEST_BATCH"], None;
+    INGEST_QUEUE = "ingest.queue", ["CALLSTATE_INGEST_QUEUE"], None;
     REQUIRE_KEY = "api.require_key", ["CALLSTATE_API_REQUIRE_KEY"], Some("require-key");
     INSECURE = "insecure", ["CALLSTATE_INSECURE"], Some("insecure");
     LOG = "log", ["CALLSTATE_LOG", "RUST_LOG"], None;
@@ -152,6 +168,13 @@ const DATABASE_CONNECTIONS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_MAX_DELIVERY_BYTES: usize = 1024 * 1024;
 /// A kilobyte, which any delivery needs, to what a request may hold in memory.
 const MAX_DELIVERY_BYTES: RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
+const DEFAULT_INGEST: Ingest = Ingest { writers: 2, batch: 512, queue: 4096 };
+/// More than a database has use for.
+const INGEST_WRITERS: RangeInclusive<usize> = 1..=64;
+/// What Postgres takes in one statement without breaking sweat.
+const INGEST_BATCH: RangeInclusive<usize> = 1..=8192;
+/// A delivery that waits takes some kilobytes.
+const INGEST_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 /// sqlx tells at `info` of slow statements and notices that nobody can act on.
 const DEFAULT_LOG_FILTER: &str = "info,sqlx=warn";
 
@@ -217,6 +240,17 @@ impl Config {
                 .read(&key::MAX_DELIVERY_BYTES, |given| given.number(MAX_DELIVERY_BYTES))
                 .unwrap_or(DEFAULT_MAX_DELIVERY_BYTES),
             webhooks: webhooks::read(&mut reader),
+            ingest: Ingest {
+                writers: reader
+                    .read(&key::INGEST_WRITERS, |given| given.number(INGEST_WRITERS))
+                    .unwrap_or(DEFAULT_INGEST.writers),
+                batch: reader
+                    .read(&key::INGEST_BATCH, |given| given.number(INGEST_BATCH))
+                    .unwrap_or(DEFAULT_INGEST.batch),
+                queue: reader
+                    .read(&key::INGEST_QUEUE, |given| given.number(INGEST_QUEUE))
+                    .unwrap_or(DEFAULT_INGEST.queue),
+            },
             api: Api {
                 require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),
             },

@@ -7,8 +7,8 @@ use crate::call::ProjectId;
 use crate::recho::PublicKey;
 
 use super::{
-    Auth, Config, DatabaseSource, Endpoint, Environment, Flags, Inputs, Key, LogFormat, Mistakes,
-    Secret, key,
+    Auth, Config, DatabaseSource, Endpoint, Environment, Flags, Ingest, Inputs, Key, LogFormat,
+    Mistakes, Secret, key,
 };
 
 mod keys;
@@ -143,6 +143,11 @@ fn every_key_of_the_file_is_read() {
             [api]
             require_key = true
 
+            [ingest]
+            writers = 3
+            batch = 100
+            queue = 1000
+
             [webhooks.default]
             auth = "none"
 
@@ -173,6 +178,7 @@ fn every_key_of_the_file_is_read() {
     assert_eq!(config.log.filter, "debug");
     assert_eq!(config.log.format, Some(LogFormat::Json));
     assert!(config.api.require_key);
+    assert_eq!(config.ingest, Ingest { writers: 3, batch: 100, queue: 1000 });
     assert_eq!(config.webhooks.len(), 3);
     assert_eq!(config.webhooks["default"].auth, Auth::None);
     assert_eq!(config.webhooks["partner"].auth, bearer(&["one", "two"]));

@@ -38,8 +38,8 @@ struct Instance {
 impl Instance {
     async fn start(pool: &PgPool) -> Self {
         let buckets = Buckets::of_database(pool).await.expect("the database answers");
-        let (ingest, writers) =
-            Ingest::start(Settings::default(), &pool.connect_options(), buckets);
+        let settings = Settings { writers: 1, batch: 1, queue: 1 };
+        let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
         let endpoints = Endpoints {
             by_name: BTreeMap::new(),
             provider_utc_offset: chrono::FixedOffset::east_opt(0).expect("it is UTC"),

@@ -3,6 +3,7 @@
 mod audit;
 mod authentication;
 mod calls;
+mod commands;
 mod deliveries;
 mod durability;
 mod harness;
@@ -11,4 +12,5 @@ mod keys;
 mod managed_postgres;
 mod rooms;
 mod schema;
+mod simulate;
 mod support;

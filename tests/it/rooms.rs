@@ -19,7 +19,7 @@ const ROOMS: [&str; 13] = [
 ];
 
 /// A room, and the others that it may use.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("call", &[]),
     ("recho", &["call"]),
     ("access", &["call"]),
@@ -28,14 +28,16 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("clock", &[]),
     ("ingest", &["call", "recho", "store", "clock"]),
     ("api", &["ingest", "store", "call", "recho", "access", "clock"]),
+    ("simulate", &["call", "clock", "config"]),
 ];
 
 /// A room, and the crates that it must do without.
-const NEVER: [(&str, &[&str]); 4] = [
+const NEVER: [(&str, &[&str]); 5] = [
     ("call", &["tokio", "sqlx", "axum", "tracing", "serde_json"]),
     ("recho", &["tokio", "sqlx", "axum"]),
     ("access", &["tokio", "sqlx", "axum", "tracing"]),
     ("store", &["axum"]),
+    ("simulate", &["sqlx", "axum"]),
 ];
 
 /// The text of a room, less its comments and its tests.
