@@ -5,9 +5,10 @@
 //! | --- | --- | --- |
 //! | [`call`] | the domain: statuses, the state machine's table, the fold | no other room |
 //! | [`recho`] | the provider's wire format, made into domain events | `call` |
-//! | [`store`] | all SQL | `call` |
+//! | [`access`] | who may ask: API keys and what they are good for | `call` |
+//! | [`store`] | all SQL | `call`, `access` |
 //! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
-//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `clock` |
+//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `access`, `clock` |
 //! | [`postgres`] | a Postgres of our own | none |
 //! | [`simulate`] | traffic for tests and trials, from outside | `call`, `clock`, `config` |
 //! | [`cli`], `main` | the commands | every room |
@@ -17,6 +18,7 @@
 //!
 //! What the crate promises, and where each promise is kept: `ARCHITECTURE.md`.
 
+pub mod access;
 pub mod api;
 pub mod call;
 pub mod cli;

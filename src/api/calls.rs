@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Problem, Service,
+    caller::Caller,
     query::{CallIdInPath, Query},
 };
 use crate::{
@@ -108,13 +109,14 @@ fn seconds(microseconds: i64) -> f64 {
 
 pub(super) async fn show(
     State(service): State<Service>,
+    caller: Caller,
     CallIdInPath(call_id): CallIdInPath,
     uri: Uri,
 ) -> Result<Json<CallDocument>, Problem> {
     let mut query = Query::of(&uri);
-    let project_id = query.take_project_id();
+    let projects = caller.projects(query.take_project_id().as_ref());
     query.finish()?;
-    let found = by_call_id(&service.pool, service.buckets, &call_id, project_id.as_ref()).await?;
+    let found = by_call_id(&service.pool, service.buckets, &call_id, &projects).await?;
     let found = only_one(found, &call_id, |found| &found.stored.key.project_id)?;
     Ok(Json(found.into()))
 }

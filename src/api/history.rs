@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Problem, Service,
+    caller::Caller,
     calls::only_one,
     query::{CallIdInPath, Query},
 };
@@ -84,19 +85,19 @@ impl From<HistoryEvent> for EventDocument {
 
 pub(super) async fn show(
     State(service): State<Service>,
+    caller: Caller,
     CallIdInPath(call_id): CallIdInPath,
     uri: Uri,
 ) -> Result<Json<HistoryDocument>, Problem> {
     let mut query = Query::of(&uri);
-    let project_id = query.take_project_id();
+    let projects = caller.projects(query.take_project_id().as_ref());
     let with_payload = query.take("include", read_include).is_some();
     let most = if with_payload { MAX_LIMIT_WITH_PAYLOAD } else { MAX_LIMIT };
     let limit = query.take("limit", |limit| read_limit(limit, most)).unwrap_or(most);
     let after = query.take("cursor", read_cursor);
     query.finish()?;
 
-    let keys =
-        keys_by_call_id(&service.pool, service.buckets, &call_id, project_id.as_ref()).await?;
+    let keys = keys_by_call_id(&service.pool, service.buckets, &call_id, &projects).await?;
     let key = only_one(keys, &call_id, |key| &key.project_id)?;
     // One more than is shown tells whether there is a next page.
     let mut shown =

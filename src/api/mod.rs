@@ -9,6 +9,9 @@
 //! | `state_machine` | `GET /state-machine` |
 //! | `health` | `GET /health/live`, `GET /health/ready` |
 //!
+//! Every route stands behind the guard of [`caller`], but for those named in
+//! [`router`].
+//!
 //! What always holds: an error is a [`Problem`] (RFC 9457), for unknown routes
 //! and methods too; it says what the client can mend and nothing of the inside;
 //! its cause is logged once, here at the boundary.
@@ -16,9 +19,11 @@
 //! Deliberately absent: SQL, and what an event does to a call.
 
 mod body;
+pub mod caller;
 mod calls;
 mod health;
 mod history;
+pub mod keyring;
 mod problem;
 mod query;
 mod state_machine;
@@ -39,6 +44,7 @@ use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{clock::Clock, ingest::Ingest, store::Buckets};
+pub use keyring::Keyring;
 pub use problem::Problem;
 use webhooks::Endpoints;
 
@@ -55,23 +61,33 @@ pub struct Service {
     pub clock: Clock,
     /// The endpoints that take deliveries, as they are now.
     pub endpoints: watch::Receiver<Arc<Endpoints>>,
+    /// The API keys.
+    pub keyring: Keyring,
 }
 
 /// All routes.
 pub fn router(service: Service) -> Router {
     let webhook = any(webhooks::take);
-    Router::new()
+    // A delivery proves where it comes from in its own way; the others tell
+    // nothing of calls.
+    let open = Router::new()
         .route("/webhooks", webhook.clone())
         .route("/webhooks/", webhook.clone())
         .route("/webhooks/{endpoint}", webhook.clone())
         .route("/webhooks/{endpoint}/", webhook)
-        .route("/calls/{call_id}", get(calls::show))
-        .route("/calls/{call_id}/history", get(history::show))
         .route("/state-machine", get(state_machine::show))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method);
+    // The guard comes after their answer to other methods, which it guards too.
+    let guarded = Router::new()
+        .route("/calls/{call_id}", get(calls::show))
+        .route("/calls/{call_id}/history", get(history::show))
         .method_not_allowed_fallback(no_such_method)
+        .route_layer(middleware::from_fn_with_state(service.clone(), caller::guard));
+    open.merge(guarded)
+        // Which routes there are is no secret.
+        .fallback(no_such_route)
         .with_state(service)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(log))

@@ -73,6 +73,11 @@ problems! {
     broken_body: BAD_REQUEST, "broken-body", "The body did not come whole";
     /// The sender has not proved who it is. What was wrong is not for it to know.
     not_authentic: UNAUTHORIZED, "not-authentic", "It is not proved where this comes from";
+    /// The API asks for a key, or the one that was sent is not good. What is wrong with it is not
+    /// for the client to know.
+    key_needed: UNAUTHORIZED, "key-needed", "A good API key is needed";
+    /// The key is good, but not for this.
+    not_allowed: FORBIDDEN, "not-allowed", "The key does not allow this";
     /// The endpoint does not take deliveries of the project.
     project_refused: FORBIDDEN, "project-refused", "The project is not taken here";
     /// There is nothing by that name.
@@ -119,6 +124,11 @@ impl Problem {
     /// Adds a header.
     pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some(Box::new((name, value))), ..self }
+    }
+
+    /// Adds what the log is told and the client is not.
+    pub(super) fn with_cause(self, cause: impl Into<String>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
     }
 
     /// Adds a member to the body.

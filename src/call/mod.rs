@@ -35,6 +35,7 @@ pub use attempt::Attempt;
 pub use event::{CallError, Delivery, Event, EventType, Fingerprint, KnownEvent, Position};
 pub use id::{CallId, CallKey, CallSid, ClientId, InvalidIdentifier, ProjectId};
 pub use name::UnknownName;
+pub(crate) use name::named;
 pub use state::{Call, Outcome, fold};
 pub use status::{Direction, Kind, Rank, Status};
 pub use transition::{Disposition, Relation, transition};

@@ -5,6 +5,7 @@
 //! | `serve` | the service |
 //! | `migrate` | runs the migrations |
 //! | `db_url` | prints the URL of the database in use |
+//! | `keys` | API keys |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `state_machine` | prints the state machine's table |
@@ -21,6 +22,7 @@ mod audit;
 mod config;
 mod db_url;
 mod failure;
+mod keys;
 mod migrate;
 mod output;
 mod reload;
@@ -63,6 +65,9 @@ enum Command {
     Migrate(migrate::Options),
     /// Print the URL of the database in use, for psql and sqlx
     DbUrl(db_url::Options),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Fold every call's events again and report each difference
     Verify(audit::Options),
     /// Write what verify would have found right
@@ -224,6 +229,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::DbUrl(options) => {
             let config = Config::load(&flags)?;
             block_on(db_url::run(options, config))
+        }
+        Command::Keys(command) => {
+            let config = Config::load(&flags)?;
+            block_on(keys::run(command, config))
         }
         Command::Verify(options) => {
             let config = Config::load(&flags)?;

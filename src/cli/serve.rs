@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
-use crate::api::{self, Service};
+use crate::api::{self, Keyring, Service};
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
@@ -107,12 +107,14 @@ async fn answer(
         &database.pool().connect_options(),
         buckets,
     );
+    let (keyring, uses) = Keyring::start(database.pool().clone(), config.api.require_key);
     let router = api::router(Service {
         pool: database.pool().clone(),
         buckets,
         ingest,
         clock: Clock::system(),
         endpoints: reload.endpoints(),
+        keyring,
     });
     // An answer is small and whole: it gains nothing by waiting for more to send.
     let listener = listener.tap_io(|stream| {
@@ -138,7 +140,11 @@ async fn answer(
     };
     // The router is gone, and with it the way in: what was taken is committed.
     // Only a request that did not end keeps the writers waiting.
-    if tokio::time::timeout(COMMIT_TIMEOUT, writers.finish()).await.is_err() {
+    let finished = async {
+        writers.finish().await;
+        uses.finish().await;
+    };
+    if tokio::time::timeout(COMMIT_TIMEOUT, finished).await.is_err() {
         tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());
     }
     served

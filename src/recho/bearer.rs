@@ -52,7 +52,8 @@ impl fmt::Debug for Tokens {
 }
 
 /// What stands behind `Bearer` and at least one space.
-fn token_of(authorization: &[u8]) -> Option<&[u8]> {
+#[must_use]
+pub fn token_of(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = authorization.split_at_checked(SCHEME.len())?;
     let token = rest.trim_ascii();
     let is_bearer = scheme.eq_ignore_ascii_case(SCHEME) && rest.first() == Some(&b' ');

@@ -12,8 +12,9 @@ use super::{
     codec::{Row, count, fingerprint, key},
     events::columns,
 };
-use crate::call::{
-    Attempt, Call, CallError, CallId, CallKey, Direction, Position, ProjectId, Status,
+use crate::{
+    access::Projects,
+    call::{Attempt, Call, CallError, CallId, CallKey, Direction, Position, Status},
 };
 
 /// A call as it is stored.
@@ -102,8 +103,8 @@ pub struct FoundCall {
     pub errors: Vec<ToldError>,
 }
 
-/// The calls of that id, one in each project that has one, in the order of
-/// their projects.
+/// The calls of that id, one in each of those projects that has one, in the
+/// order of their projects.
 ///
 /// # Errors
 ///
@@ -112,7 +113,7 @@ pub async fn by_call_id(
     executor: impl PgExecutor<'_>,
     buckets: Buckets,
     call_id: &CallId,
-    project_id: Option<&ProjectId>,
+    projects: &Projects,
 ) -> Result<Vec<FoundCall>, Error> {
     sqlx::query!(
         r#"
@@ -135,12 +136,12 @@ pub async fn by_call_id(
                     and errors is not null
             ) end as "told: Json<Vec<(Uuid, Vec<CallError>)>>"
         from calls
-        where bucket = any($1) and call_id = $2 and ($3::text is null or project_id = $3)
+        where bucket = any($1) and call_id = $2 and ($3::text[] is null or project_id = any($3))
         order by project_id
         "#,
         &buckets.all(),
         call_id.as_str(),
-        project_id.map(ProjectId::as_str),
+        projects.ids() as Option<Vec<&str>>,
     )
     .fetch_all(executor)
     .await?
@@ -181,8 +182,8 @@ pub async fn by_call_id(
     .collect()
 }
 
-/// The keys of the calls of that id, one in each project that has one, in the
-/// order of their projects.
+/// The keys of the calls of that id, one in each of those projects that has one,
+/// in the order of their projects.
 ///
 /// # Errors
 ///
@@ -191,18 +192,18 @@ pub async fn keys_by_call_id(
     executor: impl PgExecutor<'_>,
     buckets: Buckets,
     call_id: &CallId,
-    project_id: Option<&ProjectId>,
+    projects: &Projects,
 ) -> Result<Vec<CallKey>, Error> {
     sqlx::query!(
         r#"
         select project_id, call_id
         from calls
-        where bucket = any($1) and call_id = $2 and ($3::text is null or project_id = $3)
+        where bucket = any($1) and call_id = $2 and ($3::text[] is null or project_id = any($3))
         order by project_id
         "#,
         &buckets.all(),
         call_id.as_str(),
-        project_id.map(ProjectId::as_str),
+        projects.ids() as Option<Vec<&str>>,
     )
     .fetch_all(executor)
     .await?

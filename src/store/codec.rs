@@ -9,7 +9,10 @@ use sqlx::{
 };
 
 use super::Error;
-use crate::call::{CallKey, Direction, Disposition, Fingerprint, Status};
+use crate::{
+    access::Scope,
+    call::{CallKey, Direction, Disposition, Fingerprint, Status},
+};
 
 /// Reads an enum of Postgres as the enum of the same names.
 macro_rules! postgres_enum {
@@ -31,6 +34,7 @@ macro_rules! postgres_enum {
 postgres_enum!(Direction, "call_direction");
 postgres_enum!(Status, "call_status");
 postgres_enum!(Disposition, "event_disposition");
+postgres_enum!(Scope, "api_key_scope");
 
 /// Names the table, the row and the column of a value that cannot be.
 pub(super) struct Row<'a> {

@@ -9,6 +9,7 @@
 //! | [`calls`] | the table `calls`: its rows, and looking one up |
 //! | [`events`] | the table `events`: its rows, and a call's history |
 //! | [`quarantine`] | the table `quarantine` |
+//! | [`api_keys`] | the table `api_keys` |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
 //! | [`bucket`] | which bucket a call is in |
 //! | `codec` | domain types as Postgres types |
@@ -20,6 +21,7 @@
 //!
 //! Deliberately absent: the wire format, HTTP, and time.
 
+pub mod api_keys;
 pub mod audit;
 pub mod bucket;
 pub mod calls;
@@ -111,6 +113,13 @@ impl Error {
         self.is_of_class(&["40"])
     }
 
+    /// Whether Postgres knows no such table or column: the schema is another
+    /// program's, or nobody's yet.
+    #[must_use]
+    pub fn is_about_schema(&self) -> bool {
+        self.is_of_class(&["42P01", "42703"])
+    }
+
     /// Whether Postgres refuses the values themselves: data exceptions and
     /// program limits.
     #[must_use]
@@ -118,7 +127,7 @@ impl Error {
         self.is_of_class(&["22", "54"])
     }
 
-    /// Whether it is an error of Postgres of one of these classes, as in
+    /// Whether it is an error of Postgres of one of these classes or codes, as in
     /// <https://www.postgresql.org/docs/15/errcodes-appendix.html>.
     fn is_of_class(&self, classes: &[&str]) -> bool {
         let Self::Database(sqlx::Error::Database(error)) = self else {

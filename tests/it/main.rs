@@ -7,6 +7,8 @@ mod commands;
 mod deliveries;
 mod durability;
 mod harness;
+mod keyring;
+mod keys;
 mod managed_postgres;
 mod rooms;
 mod schema;

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const ROOMS: [&str; 12] = [
+const ROOMS: [&str; 13] = [
+    "access",
     "api",
     "call",
     "cli",
@@ -18,21 +19,23 @@ const ROOMS: [&str; 12] = [
 ];
 
 /// A room, and the others that it may use.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("call", &[]),
     ("recho", &["call"]),
-    ("store", &["call"]),
+    ("access", &["call"]),
+    ("store", &["call", "access"]),
     ("postgres", &[]),
     ("clock", &[]),
     ("ingest", &["call", "recho", "store", "clock"]),
-    ("api", &["ingest", "store", "call", "recho", "clock"]),
+    ("api", &["ingest", "store", "call", "recho", "access", "clock"]),
     ("simulate", &["call", "clock", "config"]),
 ];
 
 /// A room, and the crates that it must do without.
-const NEVER: [(&str, &[&str]); 4] = [
+const NEVER: [(&str, &[&str]); 5] = [
     ("call", &["tokio", "sqlx", "axum", "tracing", "serde_json"]),
     ("recho", &["tokio", "sqlx", "axum"]),
+    ("access", &["tokio", "sqlx", "axum", "tracing"]),
     ("store", &["axum"]),
     ("simulate", &["sqlx", "axum"]),
 ];

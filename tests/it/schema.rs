@@ -4,6 +4,7 @@
 use std::num::NonZeroU32;
 
 use callstate::{
+    access::Scope,
     call::{CallId, CallKey, Direction, Disposition, ProjectId, Status},
     store::{Buckets, MIGRATOR},
 };
@@ -58,6 +59,7 @@ async fn the_enums_of_postgres_have_the_names_of_the_program() {
     let database = Database::create().await;
     let names = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<Vec<_>>();
     for (name, values) in [
+        ("api_key_scope", names(Scope::ALL.iter().map(|it| it.as_str()).collect())),
         ("call_direction", names(Direction::ALL.iter().map(|it| it.as_str()).collect())),
         ("call_status", names(Status::ALL.iter().map(|it| it.as_str()).collect())),
         ("event_disposition", names(Disposition::ALL.iter().map(|it| it.as_str()).collect())),

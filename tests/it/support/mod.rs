@@ -14,6 +14,7 @@ pub(crate) mod provider;
 mod signer;
 mod supervisor;
 
+pub(crate) use self::client::Answer;
 pub(crate) use self::database::Database;
 pub(crate) use self::place::Place;
 pub(crate) use self::program::{Service, callstate};

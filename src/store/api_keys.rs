@@ -1,0 +1,177 @@
+//! The table `api_keys`: who may ask.
+//!
+//! A key is found by its hash; what comes out never includes it.
+
+use std::fmt::Display;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
+use uuid::Uuid;
+
+use super::Error;
+use crate::{
+    access::{Grant, KeyHash, KeyName, Projects, Scope, grant::USE_PRECISION},
+    call::ProjectId,
+};
+
+/// A row of `api_keys`, without the hash.
+struct KeyRow {
+    id: Uuid,
+    name: String,
+    scope: Scope,
+    projects: Option<Vec<String>>,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+    last_used_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<KeyRow> for Grant {
+    type Error = Error;
+
+    fn try_from(row: KeyRow) -> Result<Self, Error> {
+        let corrupt = |column, problem: &dyn Display| Error::Corrupt {
+            table: "api_keys",
+            column,
+            row: format!("key {}", row.id),
+            problem: problem.to_string(),
+        };
+        let projects = row.projects.map_or(Ok(Projects::All), |projects| {
+            projects.into_iter().map(ProjectId::new).collect::<Result<_, _>>().map(Projects::Only)
+        });
+        Ok(Self {
+            id: row.id,
+            name: KeyName::new(row.name).map_err(|problem| corrupt("name", &problem))?,
+            scope: row.scope,
+            projects: projects.map_err(|problem| corrupt("projects", &problem))?,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            last_used_at: row.last_used_at,
+        })
+    }
+}
+
+/// Keeps a new key.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn insert(
+    executor: impl PgExecutor<'_>,
+    hash: &KeyHash,
+    grant: &Grant,
+) -> Result<(), Error> {
+    sqlx::query!(
+        r#"
+        insert into api_keys (
+            id, name, hash, scope, projects, created_at, expires_at, revoked_at, last_used_at
+        )
+        values ($1, $2, $3, $4::text::api_key_scope, $5, $6, $7, $8, $9)
+        "#,
+        grant.id,
+        grant.name.as_str(),
+        &hash.0[..],
+        grant.scope.as_str(),
+        grant.projects.ids() as Option<Vec<&str>>,
+        grant.created_at,
+        grant.expires_at,
+        grant.revoked_at,
+        grant.last_used_at,
+    )
+    .execute(executor)
+    .await?;
+    Ok(())
+}
+
+/// What the key of that hash is good for, if there is one.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or the row cannot be.
+pub async fn by_hash(
+    executor: impl PgExecutor<'_>,
+    hash: &KeyHash,
+) -> Result<Option<Grant>, Error> {
+    sqlx::query_as!(
+        KeyRow,
+        r#"
+        select id, name, scope as "scope: Scope", projects, created_at, expires_at, revoked_at,
+            last_used_at
+        from api_keys
+        where hash = $1
+        "#,
+        &hash.0[..],
+    )
+    .fetch_optional(executor)
+    .await?
+    .map(Grant::try_from)
+    .transpose()
+}
+
+/// All keys, revoked ones included, in the order in which they were made.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or a row cannot be.
+pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<Grant>, Error> {
+    sqlx::query_as!(
+        KeyRow,
+        r#"
+        select id, name, scope as "scope: Scope", projects, created_at, expires_at, revoked_at,
+            last_used_at
+        from api_keys
+        order by created_at, id
+        "#,
+    )
+    .fetch_all(executor)
+    .await?
+    .into_iter()
+    .map(Grant::try_from)
+    .collect()
+}
+
+/// Takes a key back, unless that was done before.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn revoke(
+    executor: impl PgExecutor<'_>,
+    id: Uuid,
+    at: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update api_keys set revoked_at = $2 where id = $1 and revoked_at is null",
+        id,
+        at
+    )
+    .execute(executor)
+    .await?;
+    Ok(())
+}
+
+/// Writes down that a key was used, unless that is known to within
+/// [`USE_PRECISION`]: of the instances that see it used, one writes.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn note_use(
+    executor: impl PgExecutor<'_>,
+    id: Uuid,
+    at: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        r#"
+        update api_keys set last_used_at = $2
+        where id = $1 and (last_used_at is null or last_used_at <= $3)
+        "#,
+        id,
+        at,
+        at - USE_PRECISION,
+    )
+    .execute(executor)
+    .await?;
+    Ok(())
+}
