@@ -35,6 +35,7 @@ struct Report {
     webhooks: Vec<Webhook>,
     max_delivery_bytes: usize,
     provider_utc_offset: String,
+    quarantine: Quarantine,
     api: Api,
     insecure: bool,
 }
@@ -65,6 +66,14 @@ struct Webhook {
     timestamp_tolerance: Option<String>,
     /// Null for all.
     projects: Option<Vec<ProjectId>>,
+}
+
+#[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "they are named as in the configuration")]
+struct Quarantine {
+    max_entries: u32,
+    max_bytes: u64,
+    max_age: String,
 }
 
 #[derive(Serialize)]
@@ -104,6 +113,11 @@ impl Report {
             webhooks: config.webhooks.into_iter().map(Webhook::new).collect(),
             max_delivery_bytes: config.max_delivery_bytes,
             provider_utc_offset: config.provider_utc_offset.to_string(),
+            quarantine: Quarantine {
+                max_entries: config.quarantine.max_entries,
+                max_bytes: config.quarantine.max_bytes,
+                max_age: humantime::format_duration(config.quarantine.max_age).to_string(),
+            },
             api: Api { require_key: config.api.require_key },
             insecure: config.insecure,
         })
@@ -111,7 +125,7 @@ impl Report {
 
     /// For people: a line for each thing, its name in front.
     fn lines(&self) -> Vec<String> {
-        let line = |name: &str, text: &str| format!("{name:<9} {text}");
+        let line = |name: &str, text: &str| format!("{name:<10} {text}");
         let file = self.file.as_deref();
         let migrations = if self.migrate {
             "pending migrations are run"
@@ -146,6 +160,9 @@ impl Report {
                 ),
             ),
         ];
+        let Quarantine { max_entries, max_bytes, max_age } = &self.quarantine;
+        let quarantine = format!("at most {max_entries} entries, {max_bytes} bytes, for {max_age}");
+        lines.push(line("quarantine", &quarantine));
         lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
         lines
     }

@@ -6,6 +6,7 @@
 //! | `migrate` | runs the migrations |
 //! | `db_url` | prints the URL of the database in use |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
+//! | `quarantine` | `quarantine list`, `show` and `replay`: what could not be understood |
 //! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
 //!
@@ -22,6 +23,8 @@ mod db_url;
 mod failure;
 mod migrate;
 mod output;
+mod progress;
+mod quarantine;
 mod reload;
 mod serve;
 mod state_machine;
@@ -65,6 +68,9 @@ enum Command {
     Verify(audit::Options),
     /// Write what verify would have found right
     Rebuild(audit::Options),
+    /// Look at the deliveries that could not be understood, and take them in
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
     /// Print the state machine's table, from the code
     StateMachine(state_machine::Options),
     /// Look at the configuration
@@ -228,6 +234,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rebuild(options) => {
             let config = Config::load(&flags)?;
             block_on(audit::run(options, Purpose::Rebuild, config))
+        }
+        Command::Quarantine(command) => {
+            let config = Config::load(&flags)?;
+            block_on(quarantine::run(command, config))
         }
         Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),

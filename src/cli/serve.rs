@@ -18,7 +18,7 @@ use crate::api::{self, Service};
 use crate::clock::Clock;
 use crate::config::{Config, Flags};
 use crate::database::{self, Database};
-use crate::ingest::{self, Ingest};
+use crate::ingest::{self, Ingest, Quarantine};
 use crate::postgres::Claim;
 use crate::store::{self, Buckets, MIGRATOR};
 use crate::telemetry::{self, Causes};
@@ -103,11 +103,15 @@ async fn answer(
     let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Schema)?;
     let (ingest, writers) =
         Ingest::start(ingest::Settings::default(), &database.pool().connect_options(), buckets);
+    let clock = Clock::system();
+    let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
+    let trimmer = quarantine.trimmer(clock.clone());
     let router = api::router(Service {
         pool: database.pool().clone(),
         buckets,
         ingest,
-        clock: Clock::system(),
+        quarantine,
+        clock,
         endpoints: reload.endpoints(),
     });
     // An answer is small and whole: it gains nothing by waiting for more to send.
@@ -127,6 +131,7 @@ async fn answer(
         served = serving => served.map_err(Error::Accept),
         never = database.keep() => match never {},
         never = reload.keep() => match never {},
+        never = trimmer.run() => match never {},
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
             Ok(())

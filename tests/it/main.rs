@@ -7,6 +7,8 @@ mod deliveries;
 mod durability;
 mod harness;
 mod managed_postgres;
+mod quarantine;
+mod quarantine_bounds;
 mod rooms;
 mod schema;
 mod support;

@@ -12,6 +12,7 @@ mod program;
 mod signer;
 mod supervisor;
 
+pub(crate) use self::client::Answer;
 pub(crate) use self::database::Database;
 pub(crate) use self::program::{Service, callstate};
 pub(crate) use self::signer::{Signer, key_path};
