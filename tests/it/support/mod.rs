@@ -9,10 +9,12 @@ mod cluster;
 mod database;
 pub(crate) mod delivery;
 mod program;
+mod raw;
 mod signer;
 mod supervisor;
 
 pub(crate) use self::client::Answer;
 pub(crate) use self::database::Database;
 pub(crate) use self::program::{Service, callstate};
+pub(crate) use self::raw::RawAnswer;
 pub(crate) use self::signer::{Signer, key_path};
