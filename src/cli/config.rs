@@ -3,6 +3,8 @@
 //! It fails where `serve` would refuse to start, and touches nothing: neither
 //! the database nor the address. Secrets are counted, not shown.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -116,7 +118,7 @@ impl Report {
             quarantine: Quarantine {
                 max_entries: config.quarantine.max_entries,
                 max_bytes: config.quarantine.max_bytes,
-                max_age: humantime::format_duration(config.quarantine.max_age).to_string(),
+                max_age: span(config.quarantine.max_age),
             },
             api: Api { require_key: config.api.require_key },
             insecure: config.insecure,
@@ -188,8 +190,7 @@ impl Webhook {
             Auth::Bearer { tokens } => webhook.tokens = Some(tokens.len()),
             Auth::RsaSha256 { public_keys, timestamp_tolerance } => {
                 webhook.public_keys = Some(public_keys.len());
-                let tolerance = humantime::format_duration(timestamp_tolerance);
-                webhook.timestamp_tolerance = Some(tolerance.to_string());
+                webhook.timestamp_tolerance = Some(span(timestamp_tolerance));
             }
         }
         webhook
@@ -208,6 +209,20 @@ impl Webhook {
             Some(projects),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A span of time as it is written in the configuration. Whole days are days: a
+/// month has no whole number of them.
+fn span(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds
+            if seconds >= DAY && seconds.is_multiple_of(DAY) && duration.subsec_nanos() == 0 =>
+        {
+            format!("{}d", seconds / DAY)
+        }
+        _ => humantime::format_duration(duration).to_string(),
     }
 }
 

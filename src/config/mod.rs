@@ -169,9 +169,9 @@ const DEFAULT_QUARANTINE: Bounds = Bounds {
 const QUARANTINE_ENTRIES: RangeInclusive<u32> = 1..=1_000_000;
 /// The largest delivery that can be configured, to a disk of good size.
 const QUARANTINE_BYTES: RangeInclusive<u64> = 64 * 1024 * 1024..=1024 * 1024 * 1024 * 1024;
-/// An hour, in which somebody may look, to ten years.
+/// An hour, in which somebody may look, to ten years of 365.25 days.
 const QUARANTINE_AGE: RangeInclusive<Duration> =
-    Duration::from_hours(1)..=Duration::from_hours(3650 * 24);
+    Duration::from_hours(1)..=Duration::from_hours(87_660);
 /// sqlx tells at `info` of slow statements and notices that nobody can act on.
 const DEFAULT_LOG_FILTER: &str = "info,sqlx=warn";
 

@@ -416,6 +416,22 @@ fn it_refuses_to_serve_strangers() {
 }
 
 #[test]
+fn the_quarantine_has_bounds_that_are_bounded() {
+    let wrong = World::new()
+        .toml("[quarantine]\nmax_entries = 0\nmax_bytes = 1\nmax_age = '11y'\nmax_agee = '1d'")
+        .wrong();
+    assert_eq!(
+        wrong,
+        [
+            "callstate.toml: quarantine.max_agee: unknown key (did you mean \"max_age\"?)",
+            "callstate.toml: quarantine.max_entries: 0 is not between 1 and 1000000",
+            "callstate.toml: quarantine.max_bytes: 1 is not between 67108864 and 1099511627776",
+            "callstate.toml: quarantine.max_age: 11y is not between 1h and 10years",
+        ],
+    );
+}
+
+#[test]
 fn offsets_are_signs_with_hours_and_minutes() {
     let offset = |text: &str| {
         let world = World::new().flag(&key::PROVIDER_UTC_OFFSET, text);
