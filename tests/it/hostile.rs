@@ -180,6 +180,23 @@ async fn what_is_no_json_is_refused_and_kept_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_is_nothing_but_errors_does_not_grow_in_the_store() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let errors = vec!["0"; 500_000].join(",");
+    let body = format!(
+        "{{\"eventType\": \"OUTBOUND_CALL_ERROR\", \"callId\": \"c\", \"body\": {{\"errors\": [{errors}]}}}}"
+    );
+    service.deliver(body.clone()).await.ok();
+    let call = service.get("/calls/c").await.ok();
+    assert_eq!(call["errors"].as_array().unwrap().len(), 1000);
+    assert_eq!(call["errors"][0]["message"], "0");
+    let history = service.get("/calls/c/history?include=payload").await;
+    assert!(history.text.contains(&body), "the payload is whole");
+    still_serves(&service, &database).await;
+}
+
+#[tokio::test]
 async fn a_cursor_that_somebody_made_up_is_refused_or_begins_elsewhere() {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
