@@ -20,7 +20,7 @@ use callstate::{
     api::{self, Service, webhooks::Endpoints},
     call::{CallSid, ClientId, Delivery, id::MAX_CHARS},
     clock::Clock,
-    ingest::{Ingest, Quarantine, Settings},
+    ingest::{Ingest, Quarantine, Settings, Writers},
     recho::{
         self, Guard, PublicKey, Receipt, Tokens, Verifier,
         proof::{Header, Shown},
@@ -135,17 +135,17 @@ pub(crate) fn question(data: &[u8]) {
         return;
     };
     thread_local! {
-        static SERVICE: (Runtime, Router) = service();
+        static SERVICE: (Runtime, Router, Writers) = service();
     }
-    SERVICE.with(|(runtime, router)| {
+    SERVICE.with(|(runtime, router, _)| {
         let Ok(response) = runtime.block_on(router.clone().oneshot(request));
         let status = response.status().as_u16();
         assert!([200, 400, 404, 405, 503].contains(&status), "{status}");
     });
 }
 
-/// A service whose database is away.
-fn service() -> (Runtime, Router) {
+/// A service whose database is away, and what it lives on.
+fn service() -> (Runtime, Router, Writers) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -155,8 +155,6 @@ fn service() -> (Runtime, Router) {
     let pool = PgPoolOptions::new().connect_lazy_with(options.clone());
     let buckets = Buckets::new(std::num::NonZeroU32::MIN);
     let (ingest, writers) = Ingest::start(Settings::default(), &options, buckets);
-    // They end with the runtime.
-    std::mem::forget(writers);
     let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
     let endpoints =
         Endpoints { by_name: BTreeMap::new(), provider_utc_offset: UTC, max_body: 1024 };
@@ -169,5 +167,5 @@ fn service() -> (Runtime, Router) {
         endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
     });
     drop(guard);
-    (runtime, router)
+    (runtime, router, writers)
 }
