@@ -154,7 +154,8 @@ fn service() -> (Runtime, Router, Writers) {
     let options = PgConnectOptions::new_without_pgpass().socket("/nonexistent");
     let pool = PgPoolOptions::new().connect_lazy_with(options.clone());
     let buckets = Buckets::new(std::num::NonZeroU32::MIN);
-    let (ingest, writers) = Ingest::start(Settings::default(), &options, buckets);
+    let (ingest, writers) =
+        Ingest::start(Settings { writers: 1, batch: 1, queue: 1 }, &options, buckets);
     let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
     let endpoints =
         Endpoints { by_name: BTreeMap::new(), provider_utc_offset: UTC, max_body: 1024 };

@@ -9,6 +9,7 @@
 //! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
 //! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `clock` |
 //! | [`postgres`] | a Postgres of our own | none |
+//! | [`simulate`] | traffic for tests and trials, from outside | `call`, `clock`, `config` |
 //! | [`cli`], `main` | the commands | every room |
 //!
 //! Beside the rooms stand [`config`], [`database`], [`telemetry`] and [`clock`].
@@ -25,5 +26,6 @@ pub mod database;
 pub mod ingest;
 pub mod postgres;
 pub mod recho;
+pub mod simulate;
 pub mod store;
 pub mod telemetry;

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::call::ProjectId;
-use crate::config::{Auth, Config, DEFAULT_ENDPOINT, DatabaseSource, Endpoint, Flags};
+use crate::config::{self, Auth, Config, DEFAULT_ENDPOINT, DatabaseSource, Endpoint, Flags};
 use crate::database;
 
 use super::ServeFlags;
@@ -37,6 +37,7 @@ struct Report {
     webhooks: Vec<Webhook>,
     max_delivery_bytes: usize,
     provider_utc_offset: String,
+    ingest: Ingest,
     quarantine: Quarantine,
     api: Api,
     insecure: bool,
@@ -68,6 +69,13 @@ struct Webhook {
     timestamp_tolerance: Option<String>,
     /// Null for all.
     projects: Option<Vec<ProjectId>>,
+}
+
+#[derive(Serialize)]
+struct Ingest {
+    writers: usize,
+    batch: usize,
+    queue: usize,
 }
 
 #[derive(Serialize)]
@@ -106,6 +114,7 @@ impl Report {
                 postgres_bin_dir: postgres_bin_dir.map(|path| path.display().to_string()),
             },
         };
+        let config::Ingest { writers, batch, queue } = config.ingest;
         Ok(Self {
             file: config.file.map(|path| path.display().to_string()),
             listen: format!("http://{}", config.listen),
@@ -115,6 +124,7 @@ impl Report {
             webhooks: config.webhooks.into_iter().map(Webhook::new).collect(),
             max_delivery_bytes: config.max_delivery_bytes,
             provider_utc_offset: config.provider_utc_offset.to_string(),
+            ingest: Ingest { writers, batch, queue },
             quarantine: Quarantine {
                 max_entries: config.quarantine.max_entries,
                 max_bytes: config.quarantine.max_bytes,
@@ -162,6 +172,13 @@ impl Report {
                 ),
             ),
         ];
+        let Ingest { writers, batch, queue } = self.ingest;
+        lines.push(line(
+            "ingest",
+            &format!(
+                "{writers} writers, each commits up to {batch} deliveries at once and lets {queue} wait"
+            ),
+        ));
         let Quarantine { max_entries, max_bytes, max_age } = &self.quarantine;
         let quarantine = format!("at most {max_entries} entries, {max_bytes} bytes, for {max_age}");
         lines.push(line("quarantine", &quarantine));

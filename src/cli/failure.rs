@@ -13,6 +13,8 @@ use crate::telemetry::Causes;
 pub(super) enum Failure {
     /// The configuration is wrong: a line for each mistake, exit status 2.
     Configuration(Mistakes),
+    /// It was asked for what cannot be: one line, exit status 2.
+    Usage(String),
     /// Something failed: one line with its causes, exit status 1.
     Error(Box<dyn Error + Send + Sync>),
     /// As before, but it was told already.
@@ -36,6 +38,10 @@ impl Failure {
         match self {
             Self::Configuration(mistakes) => {
                 mistakes.iter().for_each(|mistake| say(mistake));
+                ExitCode::from(2)
+            }
+            Self::Usage(mistake) => {
+                say(mistake);
                 ExitCode::from(2)
             }
             Self::Error(error) => {

@@ -6,6 +6,7 @@
 //! | `migrate` | runs the migrations |
 //! | `db_url` | prints the URL of the database in use |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
+//! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `quarantine` | `quarantine list`, `show` and `replay`: what could not be understood |
 //! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
@@ -27,6 +28,7 @@ mod progress;
 mod quarantine;
 mod reload;
 mod serve;
+mod simulate;
 mod state_machine;
 mod stop;
 
@@ -68,6 +70,8 @@ enum Command {
     Verify(audit::Options),
     /// Write what verify would have found right
     Rebuild(audit::Options),
+    /// Send realistic traffic to a running callstate, and check what became of it
+    Simulate(Box<simulate::Options>),
     /// Look at the deliveries that could not be understood, and take them in
     #[command(subcommand)]
     Quarantine(quarantine::Command),
@@ -234,6 +238,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rebuild(options) => {
             let config = Config::load(&flags)?;
             block_on(audit::run(options, Purpose::Rebuild, config))
+        }
+        Command::Simulate(options) => {
+            let config = Config::load(&flags)?;
+            block_on(simulate::run(*options, config))
         }
         Command::Quarantine(command) => {
             let config = Config::load(&flags)?;

@@ -162,7 +162,8 @@ async fn replay(
     options: ReplayOptions,
 ) -> Result<(), Failure> {
     let buckets = Buckets::of_database(database.pool()).await?;
-    let settings = Settings { writers: 1, ..Settings::default() };
+    // One entry after the other.
+    let settings = Settings { writers: 1, batch: 1, queue: 1 };
     let (ingest, writers) = Ingest::start(settings, &database.pool().connect_options(), buckets);
     let replay = Replay {
         database,

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 use crate::api::{self, Service};
 use crate::clock::Clock;
-use crate::config::{Config, Flags};
+use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
 use crate::ingest::{self, Ingest, Quarantine};
 use crate::postgres::Claim;
@@ -101,8 +101,12 @@ async fn answer(
         }
     }
     let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Schema)?;
-    let (ingest, writers) =
-        Ingest::start(ingest::Settings::default(), &database.pool().connect_options(), buckets);
+    let config::Ingest { writers, batch, queue } = config.ingest;
+    let (ingest, writers) = Ingest::start(
+        ingest::Settings { writers, batch, queue },
+        &database.pool().connect_options(),
+        buckets,
+    );
     let clock = Clock::system();
     let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
     let trimmer = quarantine.trimmer(clock.clone());

@@ -63,6 +63,8 @@ pub struct Config {
     pub max_delivery_bytes: usize,
     /// The endpoints that take deliveries, by name; at least one.
     pub webhooks: BTreeMap<String, Endpoint>,
+    /// How deliveries are committed.
+    pub ingest: Ingest,
     /// How much the quarantine may hold.
     pub quarantine: Bounds,
     /// Who may ask.
@@ -85,6 +87,17 @@ pub enum DatabaseSource {
         /// Where `postgres` and `initdb` are; `None` to look for them.
         postgres_bin_dir: Option<PathBuf>,
     },
+}
+
+/// How deliveries are committed: how much at once, and how much may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ingest {
+    /// How many writers commit side by side, each with a connection of its own.
+    pub writers: usize,
+    /// The most deliveries that one transaction commits.
+    pub batch: usize,
+    /// The most deliveries that wait for one writer.
+    pub queue: usize,
 }
 
 /// Who may ask.
@@ -141,6 +154,9 @@ keys! {
     NO_MIGRATE = "no_migrate", ["CALLSTATE_NO_MIGRATE"], Some("no-migrate");
     PROVIDER_UTC_OFFSET = "provider_utc_offset", ["CALLSTATE_PROVIDER_UTC_OFFSET"], Some("provider-utc-offset");
     MAX_DELIVERY_BYTES = "max_delivery_bytes", ["CALLSTATE_MAX_DELIVERY_BYTES"], None;
+    INGEST_WRITERS = "ingest.writers", ["CALLSTATE_INGEST_WRITERS"], None;
+    INGEST_BATCH = "ingest.batch", ["CALLSTATE_INGEST_BATCH"], None;
+    INGEST_QUEUE = "ingest.queue", ["CALLSTATE_INGEST_QUEUE"], None;
     QUARANTINE_ENTRIES = "quarantine.max_entries", ["CALLSTATE_QUARANTINE_MAX_ENTRIES"], None;
     QUARANTINE_BYTES = "quarantine.max_bytes", ["CALLSTATE_QUARANTINE_MAX_BYTES"], None;
     QUARANTINE_AGE = "quarantine.max_age", ["CALLSTATE_QUARANTINE_MAX_AGE"], None;
@@ -160,6 +176,13 @@ const DATABASE_CONNECTIONS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_MAX_DELIVERY_BYTES: usize = 1024 * 1024;
 /// A kilobyte, which any delivery needs, to what a request may hold in memory.
 const MAX_DELIVERY_BYTES: RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
+const DEFAULT_INGEST: Ingest = Ingest { writers: 2, batch: 512, queue: 4096 };
+/// More than a database has use for.
+const INGEST_WRITERS: RangeInclusive<usize> = 1..=64;
+/// What Postgres takes in one statement without breaking sweat.
+const INGEST_BATCH: RangeInclusive<usize> = 1..=8192;
+/// A delivery that waits takes some kilobytes.
+const INGEST_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 /// What a provider's bad day leaves behind, with room.
 const DEFAULT_QUARANTINE: Bounds = Bounds {
     max_entries: 10_000,
@@ -237,6 +260,17 @@ impl Config {
                 .read(&key::MAX_DELIVERY_BYTES, |given| given.number(MAX_DELIVERY_BYTES))
                 .unwrap_or(DEFAULT_MAX_DELIVERY_BYTES),
             webhooks: webhooks::read(&mut reader),
+            ingest: Ingest {
+                writers: reader
+                    .read(&key::INGEST_WRITERS, |given| given.number(INGEST_WRITERS))
+                    .unwrap_or(DEFAULT_INGEST.writers),
+                batch: reader
+                    .read(&key::INGEST_BATCH, |given| given.number(INGEST_BATCH))
+                    .unwrap_or(DEFAULT_INGEST.batch),
+                queue: reader
+                    .read(&key::INGEST_QUEUE, |given| given.number(INGEST_QUEUE))
+                    .unwrap_or(DEFAULT_INGEST.queue),
+            },
             quarantine: read_quarantine(&mut reader),
             api: Api {
                 require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),

@@ -8,8 +8,8 @@ use crate::recho::PublicKey;
 use crate::store::quarantine::Bounds;
 
 use super::{
-    Auth, Config, DatabaseSource, Endpoint, Environment, Flags, Inputs, Key, LogFormat, Mistakes,
-    Secret, key,
+    Auth, Config, DatabaseSource, Endpoint, Environment, Flags, Ingest, Inputs, Key, LogFormat,
+    Mistakes, Secret, key,
 };
 
 mod keys;
@@ -152,6 +152,11 @@ fn every_key_of_the_file_is_read() {
             [api]
             require_key = true
 
+            [ingest]
+            writers = 3
+            batch = 100
+            queue = 1000
+
             [webhooks.default]
             auth = "none"
 
@@ -185,6 +190,7 @@ fn every_key_of_the_file_is_read() {
         Bounds { max_entries: 5, max_bytes: 64 << 20, max_age: Duration::from_hours(36) };
     assert_eq!(config.quarantine, quarantine);
     assert!(config.api.require_key);
+    assert_eq!(config.ingest, Ingest { writers: 3, batch: 100, queue: 1000 });
     assert_eq!(config.webhooks.len(), 3);
     assert_eq!(config.webhooks["default"].auth, Auth::None);
     assert_eq!(config.webhooks["partner"].auth, bearer(&["one", "two"]));

@@ -18,7 +18,10 @@
 pub mod quarantine;
 mod writer;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
@@ -44,12 +47,6 @@ pub struct Settings {
     pub queue: usize,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self { writers: 2, batch: 256, queue: 4096 }
-    }
-}
-
 /// Why a delivery was not taken. It may be sent again, unless it is unstorable.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refused {
@@ -73,7 +70,7 @@ pub enum Refused {
 /// The way in.
 #[derive(Debug, Clone)]
 pub struct Ingest {
-    queues: Vec<mpsc::Sender<Job>>,
+    queues: Arc<[mpsc::Sender<Job>]>,
 }
 
 /// The writers behind an [`Ingest`].

@@ -3,6 +3,7 @@
 mod audit;
 mod authentication;
 mod calls;
+mod commands;
 mod deliveries;
 mod durability;
 mod fuzzing;
@@ -13,4 +14,5 @@ mod quarantine;
 mod quarantine_bounds;
 mod rooms;
 mod schema;
+mod simulate;
 mod support;

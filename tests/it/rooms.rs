@@ -18,7 +18,7 @@ const ROOMS: [&str; 12] = [
 ];
 
 /// A room, and the others that it may use.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("call", &[]),
     ("recho", &["call"]),
     ("store", &["call"]),
@@ -26,13 +26,15 @@ const MAY_USE: [(&str, &[&str]); 7] = [
     ("clock", &[]),
     ("ingest", &["call", "recho", "store", "clock"]),
     ("api", &["ingest", "store", "call", "recho", "clock"]),
+    ("simulate", &["call", "clock", "config"]),
 ];
 
 /// A room, and the crates that it must do without.
-const NEVER: [(&str, &[&str]); 3] = [
+const NEVER: [(&str, &[&str]); 4] = [
     ("call", &["tokio", "sqlx", "axum", "tracing", "serde_json"]),
     ("recho", &["tokio", "sqlx", "axum"]),
     ("store", &["axum"]),
+    ("simulate", &["sqlx", "axum"]),
 ];
 
 /// The text of a room, less its comments and its tests.

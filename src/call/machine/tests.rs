@@ -20,6 +20,15 @@ fn the_mermaid_drawing_is_as_reviewed() {
 }
 
 #[test]
+fn the_drawing_in_the_architecture_page_is_the_machines() {
+    let page = include_str!("../../../ARCHITECTURE.md");
+    assert!(
+        page.contains(&format!("```mermaid\n{}```\n", describe().mermaid())),
+        "paste what `callstate state-machine --format mermaid` prints",
+    );
+}
+
+#[test]
 fn the_drawing_for_graphviz_is_as_reviewed() {
     insta::assert_snapshot!(describe().dot());
 }

@@ -27,11 +27,13 @@ use super::supervisor;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
-/// Settings of a cluster that nobody will miss.
+/// Settings of a cluster that nobody will miss. No vacuum comes by itself: the role may not end one, so that a database
+/// could not be dropped while one is there.
 const SETTINGS: &str = "\
 fsync = off
 synchronous_commit = off
 full_page_writes = off
+autovacuum = off
 max_connections = 400
 shared_buffers = 256MB
 max_wal_size = 1GB

@@ -1,0 +1,238 @@
+//! `callstate simulate` against a real service.
+
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use crate::support::{Database, Service, callstate, key_path};
+
+/// Some hundred calls of which everything goes wrong.
+const CALLS: &str = "--calls 150 --connections 8 --projects 3 --duplicates 15% --reorder 20% \
+                     --drop 10% --unknown 5% --format json";
+
+/// What a run says, and how it ended.
+fn simulate(url: &str, options: &str) -> (serde_json::Value, Option<i32>, String) {
+    let arguments: Vec<&str> =
+        ["simulate", "--url", url].into_iter().chain(options.split_whitespace()).collect();
+    let output = callstate(&arguments);
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (report, output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn webhooks(service: &Service) -> String {
+    format!("{}/webhooks", service.base_url())
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_on_the_way_every_call_is_as_it_should_be() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let (report, status, said) = simulate(&webhooks(&service), &format!("{CALLS} --seed 1"));
+    assert_eq!((status, said.as_str()), (Some(0), ""), "{report:#}");
+    let count = |pointer: &str| report.pointer(pointer).unwrap().as_u64().unwrap();
+    assert_eq!((count("/check/calls"), count("/check/difference_count")), (150, 0));
+    assert!(count("/deliveries/copies") > 50 && count("/events/lost") > 50);
+    let verified = callstate(&["verify", "--database-url", &database.url()]);
+    assert!(verified.status.success());
+}
+
+#[tokio::test]
+async fn a_run_again_at_the_same_time_is_a_run_of_duplicates() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let options = format!("{CALLS} --seed 2 --at 2026-05-12T10:24:00Z");
+    let (first, ..) = simulate(&webhooks(&service), &options);
+    let (again, status, _) = simulate(&webhooks(&service), &options);
+    assert_eq!(status, Some(0), "{again:#}");
+    assert_eq!(first["deliveries"], again["deliveries"]);
+    let verified = callstate(&["verify", "--database-url", &database.url()]);
+    let said = String::from_utf8(verified.stdout).unwrap();
+    let events = &first["events"]["taken"];
+    assert!(said.starts_with(&format!("folded {events} events of ")), "{said}");
+}
+
+/// Has the database do something to the rows that the service writes.
+async fn tamper(database: &Database, trigger: &str, what: &str) {
+    let sql = format!(
+        "create function tamper() returns trigger language plpgsql as $$ begin {what} end $$;
+        create trigger tamper {trigger} execute function tamper()"
+    );
+    database.connect().await.execute(AssertSqlSafe(sql)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_as_it_should_be_is_told() {
+    const CALL: &str = "before insert or update on calls for each row";
+    const EVENT: &str = "before update on events for each row";
+    for (trigger, when, then, what, by) in [
+        (CALL, "new.status = 'COMPLETED'", "new.status = 'CALLING'", "status", "scenario"),
+        (
+            CALL,
+            "new.status = 'BUSY'",
+            "new.attempts = jsonb_set(new.attempts, '{0,status}', '\"CALLING\"')",
+            "attempts",
+            "scenario",
+        ),
+        (CALL, "new.status = 'EXPIRED'", "new.anomaly_count = 9", "anomaly_count", "scenario"),
+        (EVENT, "true", "new.delivery_count = 1", "delivery_count of ", "answers"),
+    ] {
+        let database = Database::create().await;
+        let service = Service::start(&database).await;
+        let trigger = format!("{trigger} when ({when})");
+        tamper(&database, &trigger, &format!("{then}; return new;")).await;
+        let (report, status, _) = simulate(&webhooks(&service), &format!("{CALLS} --seed 3"));
+        let differences = report["check"]["differences"].as_array().unwrap();
+        assert_eq!((status, differences.is_empty()), (Some(1), false), "{then}");
+        for difference in differences {
+            assert!(difference["what"].as_str().unwrap().starts_with(what), "{difference:#}");
+            assert_eq!(difference["expected_by"], by);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_there_is_told() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let lose = "delete from events where call_id = new.call_id;
+        delete from calls where call_id = new.call_id;
+        return null;";
+    let when = "after update on calls for each row when (new.status = 'CANCELED')";
+    tamper(&database, when, lose).await;
+    let (report, status, _) = simulate(&webhooks(&service), "--calls 150 --seed 5 --format json");
+    assert_eq!(status, Some(1));
+    let differences = report["check"]["differences"].as_array().unwrap();
+    assert_eq!(report["calls_by_kind"]["canceled"], differences.len());
+    for difference in differences {
+        assert_eq!(
+            (&difference["what"], &difference["kind"]),
+            (&"call".into(), &"canceled".into())
+        );
+        assert_eq!(difference["expected"], "a call that is CANCELED");
+        assert_eq!(difference["found"], "no such call");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_is_sent_again() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    // What a sequence gives stays given when the transaction fails.
+    database.connect().await.execute("create sequence tries").await.unwrap();
+    let fail = "if nextval('tries') <= 20 then raise 'not yet'; end if; return new;";
+    tamper(&database, "before insert on events for each row", fail).await;
+    let (report, status, said) = simulate(&webhooks(&service), &format!("{CALLS} --seed 4"));
+    assert_eq!((status, said.as_str()), (Some(0), ""), "{report:#}");
+    let count = |pointer: &str| report.pointer(pointer).unwrap().as_u64().unwrap();
+    let answers = report["answers"].as_object().unwrap();
+    let refusals = answers.iter().filter(|(status, _)| *status != "200");
+    let refusals: u64 = refusals.map(|(_, count)| count.as_u64().unwrap()).sum();
+    assert!(refusals > 0);
+    assert_eq!((count("/deliveries/retries"), count("/deliveries/given_up")), (refusals, 0));
+    assert_eq!((count("/check/calls"), count("/check/undecided")), (150, 0));
+}
+
+#[tokio::test]
+async fn a_run_may_be_as_long_as_time_allows() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let options = "--duration 300ms --connections 2 --check 10% --format json";
+    let (report, status, said) = simulate(&webhooks(&service), options);
+    assert_eq!((status, said.as_str()), (Some(0), ""), "{report:#}");
+    let count = |pointer: &str| report.pointer(pointer).unwrap().as_u64().unwrap();
+    assert!(count("/calls") > 0 && count("/check/calls") <= count("/calls"), "{report:#}");
+}
+
+#[tokio::test]
+async fn days_go_by_in_seconds() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let options = "--calls 100 --backdate 2d --time-scale 172800 --duplicates 10% --format json";
+    let (report, status, said) = simulate(&webhooks(&service), options);
+    assert_eq!((status, said.as_str()), (Some(0), ""), "{report:#}");
+    assert!(report["seconds"].as_f64().unwrap() >= 0.5);
+}
+
+#[tokio::test]
+async fn deliveries_prove_where_they_come_from() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, |command| {
+        command
+            .env("CALLSTATE_WEBHOOKS_PARTNER_AUTH", "bearer")
+            .env("CALLSTATE_WEBHOOKS_PARTNER_TOKENS", "right-token")
+            .env("CALLSTATE_WEBHOOKS_PRODUCTION_AUTH", "rsa-sha256")
+            .env(
+                "CALLSTATE_WEBHOOKS_PRODUCTION_PUBLIC_KEYS",
+                format!("file:{}", key_path("rsa-2048.spki")),
+            );
+    })
+    .await;
+    let (partner, production) =
+        (format!("{}/partner", webhooks(&service)), format!("{}/production", webhooks(&service)));
+    let signed = format!("--calls 5 --private-key {}", key_path("rsa-2048.private"));
+    assert_eq!(simulate(&partner, "--calls 5 --token right-token").1, Some(0));
+    assert_eq!(simulate(&production, &signed).1, Some(0));
+
+    for (url, options) in [(&partner, "--token wrong-token"), (&production, "")] {
+        let (report, status, _) = simulate(url, &format!("{options} --format json"));
+        assert_eq!(status, Some(1));
+        assert_eq!(report["ended_early"], "the service refuses every delivery: 401");
+        assert_eq!(report["events"]["taken"], 0);
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_answers_the_run_ends() {
+    // Bound, but not listening: whoever connects is refused.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}/webhooks", nobody.local_addr().unwrap());
+    let (report, status, _) = simulate(&url, "--patience 50ms --format json");
+    assert_eq!(status, Some(1));
+    assert!(report["ended_early"].as_str().unwrap().starts_with("no delivery was taken for "));
+    assert_eq!(report["check"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn another_machine_is_spared_unless_it_is_meant() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    // This address is not said to be of this machine, but leads there.
+    let url = webhooks(&service).replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(simulate(&url, "--calls 5").1, Some(2));
+    assert_eq!(simulate(&url, "--calls 5 --yes-really").1, Some(0));
+
+    for url in ["http://callstate.example.com/webhooks", "https://10.0.0.1/webhooks"] {
+        let (_, status, said) = simulate(url, "");
+        assert_eq!(status, Some(2));
+        assert!(said.contains("is not this machine") && said.contains("--yes-really"), "{said}");
+    }
+}
+
+#[test]
+fn a_mistake_is_told_in_a_line_that_names_the_option() {
+    let no_key = format!("--private-key {}", key_path("rsa-2048.spki"));
+    for (options, said_of_it) in [
+        ("--duplicates 2", "is not a share"),
+        ("--check some", "is not all, none or a share"),
+        ("--rate 0", "is not a number from 0.001"),
+        ("--time-scale 0.5", "is not a number from 1 "),
+        ("--backdate yesterday", "is not a duration"),
+        ("--calls 0", "--calls"),
+        ("--switched-off OUTBOUND_CALL_LOST", "--switched-off"),
+        ("--time-scale 2 --duration 1s --backdate 1h", "--duration and --backdate"),
+        ("--time-scale 1e6 --duration 1d", "--duration × --time-scale"),
+        ("--at 2999-01-01T00:00:00Z", "--at: "),
+        ("--token env:NOT_THERE", "--token: the variable NOT_THERE is not set"),
+        ("--api-key file:not-there", "--api-key: cannot read not-there"),
+        ("--private-key not-there", "--private-key: not-there cannot be read"),
+        (&no_key, "is not a private key in PEM"),
+    ] {
+        let (_, status, said) = simulate("http://127.0.0.1:1/webhooks", options);
+        assert_eq!(status, Some(2), "{options}");
+        assert!(said.contains(said_of_it), "{options}: {said}");
+    }
+    for url in ["127.0.0.1:1", "http://127.0.0.1:1/calls"] {
+        let (_, status, said) = simulate(url, "");
+        assert_eq!(status, Some(2));
+        assert!(said.starts_with(&format!("callstate: --url: \"{url}\" is not")), "{said}");
+    }
+}
