@@ -1,7 +1,6 @@
 //! `GET /calls/{call_id}/history`: the events of a call, in fold order.
 
 use axum::{Json, extract::State, http::Uri};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -11,6 +10,7 @@ use super::{
     Problem, Service,
     caller::Caller,
     calls::only_one,
+    page::{cut, read_cursor, read_limit, read_time, write_cursor, write_time},
     query::{CallIdInPath, Query},
 };
 use crate::{
@@ -94,7 +94,7 @@ pub(super) async fn show(
     let with_payload = query.take("include", read_include).is_some();
     let most = if with_payload { MAX_LIMIT_WITH_PAYLOAD } else { MAX_LIMIT };
     let limit = query.take("limit", |limit| read_limit(limit, most)).unwrap_or(most);
-    let after = query.take("cursor", read_cursor);
+    let after = query.take("cursor", read_position);
     query.finish()?;
 
     let keys = keys_by_call_id(&service.pool, service.buckets, &call_id, &projects).await?;
@@ -103,10 +103,8 @@ pub(super) async fn show(
     let mut shown =
         events::history(&service.pool, service.buckets, &key, after, limit + 1, with_payload)
             .await?;
-    let has_more = shown.len() > usize::from(limit);
-    shown.truncate(limit.into());
     let next_cursor =
-        shown.last().filter(|_| has_more).map(|last| write_cursor(last.stored.event.position()));
+        cut(&mut shown, limit).map(|last| write_position(last.stored.event.position()));
     Ok(Json(HistoryDocument {
         call_id: key.call_id,
         project_id: key.project_id,
@@ -119,38 +117,26 @@ fn read_include(include: &str) -> Result<(), String> {
     if include == "payload" { Ok(()) } else { Err("must be payload".to_owned()) }
 }
 
-fn read_limit(limit: &str, most: u16) -> Result<u16, String> {
-    limit
-        .parse()
-        .ok()
-        .filter(|limit| (1..=most).contains(limit))
-        .ok_or_else(|| format!("must be a number from 1 to {most}"))
-}
-
-/// A cursor is the position of the last event that was shown: microseconds,
-/// rank and fingerprint.
-fn write_cursor(position: Position) -> String {
-    let bytes = [
-        &position.effective_at.timestamp_micros().to_be_bytes()[..],
+/// A cursor is the position of the last event that was shown: its time, rank
+/// and fingerprint.
+fn write_position(position: Position) -> String {
+    write_cursor(&[
+        &write_time(position.effective_at),
         &position.rank.get().to_be_bytes(),
         &position.fingerprint.0,
-    ]
-    .concat();
-    URL_SAFE_NO_PAD.encode(bytes)
+    ])
 }
 
-fn read_cursor(cursor: &str) -> Result<Position, String> {
-    let position = || {
-        let bytes: [u8; 42] = URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()?;
+fn read_position(cursor: &str) -> Result<Position, String> {
+    read_cursor(cursor, |bytes: [u8; 42]| {
         let (at, rest) = bytes.split_first_chunk::<8>()?;
         let (rank, fingerprint) = rest.split_first_chunk::<2>()?;
         Some(Position {
-            effective_at: DateTime::from_timestamp_micros(i64::from_be_bytes(*at))?,
+            effective_at: read_time(*at)?,
             rank: i16::from_be_bytes(*rank).try_into().ok()?,
             fingerprint: Fingerprint(fingerprint.try_into().ok()?),
         })
-    };
-    position().ok_or_else(|| "is no cursor of this service".to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -171,12 +157,12 @@ mod tests {
                 rank: rank.try_into().unwrap(),
                 fingerprint: Fingerprint(fingerprint),
             };
-            prop_assert_eq!(read_cursor(&write_cursor(position)), Ok(position));
+            prop_assert_eq!(read_position(&write_position(position)), Ok(position));
         }
 
         #[test]
         fn anything_else_is_refused(cursor in ".{0,64}") {
-            let _ = read_cursor(&cursor);
+            let _ = read_position(&cursor);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | [`webhooks`] | `POST /webhooks/{endpoint}` |
 //! | `calls` | `GET /calls/{call_id}` |
 //! | `history` | `GET /calls/{call_id}/history` |
+//! | [`quarantine`] | `GET /quarantine`, `GET /quarantine/{id}`, `POST /quarantine/{id}/replay` |
 //! | `state_machine` | `GET /state-machine` |
 //! | `health` | `GET /health/live`, `GET /health/ready` |
 //!
@@ -24,7 +25,9 @@ mod calls;
 mod health;
 mod history;
 pub mod keyring;
+mod page;
 mod problem;
+pub mod quarantine;
 mod query;
 mod state_machine;
 pub mod webhooks;
@@ -37,13 +40,17 @@ use axum::{
     http::Method,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{clock::Clock, ingest::Ingest, store::Buckets};
+use crate::{
+    clock::Clock,
+    ingest::{Ingest, Quarantine},
+    store::Buckets,
+};
 pub use keyring::Keyring;
 pub use problem::Problem;
 use webhooks::Endpoints;
@@ -57,6 +64,8 @@ pub struct Service {
     pub buckets: Buckets,
     /// The way in for deliveries.
     pub ingest: Ingest,
+    /// Where deliveries go that cannot be understood.
+    pub quarantine: Quarantine,
     /// Tells when a delivery came.
     pub clock: Clock,
     /// The endpoints that take deliveries, as they are now.
@@ -83,6 +92,9 @@ pub fn router(service: Service) -> Router {
     let guarded = Router::new()
         .route("/calls/{call_id}", get(calls::show))
         .route("/calls/{call_id}/history", get(history::show))
+        .route("/quarantine", get(quarantine::list))
+        .route("/quarantine/{id}", get(quarantine::show))
+        .route("/quarantine/{id}/replay", post(quarantine::replay))
         .method_not_allowed_fallback(no_such_method)
         .route_layer(middleware::from_fn_with_state(service.clone(), caller::guard));
     open.merge(guarded)

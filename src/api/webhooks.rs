@@ -27,11 +27,12 @@ use super::{
 };
 use crate::{
     call::{CallId, CallKey, ProjectId, Status},
-    ingest,
+    ingest::{self, quarantine::NotTaken},
     recho::{
         self, Guard, Receipt, Unreadable,
         proof::{SIGNATURE_HEADER, Shown, TIMESTAMP_HEADER},
     },
+    store::Recorded,
 };
 
 /// The endpoint of `POST /webhooks`.
@@ -61,6 +62,25 @@ pub struct Endpoints {
     pub provider_utc_offset: FixedOffset,
     /// The largest body that is taken, in bytes.
     pub max_body: usize,
+}
+
+impl Endpoints {
+    /// Refuses an event that was taken into quarantine by an endpoint which now
+    /// would not take it.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such endpoint, or it is not for the project.
+    pub fn admit(&self, endpoint: &str, project_id: &ProjectId) -> Result<(), NotTaken> {
+        match self.by_name.get(endpoint) {
+            None => Err(NotTaken::NoEndpoint(endpoint.to_owned())),
+            Some(it) if it.takes(project_id) => Ok(()),
+            Some(_) => Err(NotTaken::Project {
+                endpoint: endpoint.to_owned(),
+                project_id: project_id.clone(),
+            }),
+        }
+    }
 }
 
 /// One endpoint.
@@ -112,12 +132,26 @@ impl Endpoint {
 
 /// What became of a delivery.
 #[derive(Debug, Serialize)]
-pub(super) struct Taken {
+pub struct Taken {
     event_id: Uuid,
     project_id: ProjectId,
     call_id: CallId,
     disposition: &'static str,
     status: Status,
+}
+
+impl Taken {
+    /// The answer to a delivery of a call.
+    #[must_use]
+    pub fn new(key: CallKey, recorded: Recorded) -> Self {
+        Self {
+            event_id: recorded.event_id,
+            project_id: key.project_id,
+            call_id: key.call_id,
+            disposition: recorded.disposition.map_or("duplicate", |it| it.as_str()),
+            status: recorded.status,
+        }
+    }
 }
 
 /// A body of which is known where it comes from, to the endpoint's satisfaction.
@@ -207,18 +241,12 @@ pub(super) async fn take(
         Ok(understood) => understood,
         Err(unreadable) => return Err(keep(&service, &delivery, unreadable).await),
     };
-    let CallKey { call_id, project_id } = understood.key.clone();
-    if !delivery.endpoint.takes(&project_id) {
+    let key = understood.key.clone();
+    if !delivery.endpoint.takes(&key.project_id) {
         return Err(Problem::project_refused("this endpoint does not take that project"));
     }
     match service.ingest.take(understood).await {
-        Ok(recorded) => Ok(Json(Taken {
-            event_id: recorded.event_id,
-            project_id,
-            call_id,
-            disposition: recorded.disposition.map_or("duplicate", |it| it.as_str()),
-            status: recorded.status,
-        })),
+        Ok(recorded) => Ok(Json(Taken::new(key, recorded))),
         Err(ingest::Refused::Unstorable(why)) => {
             let reason = format!("the delivery cannot be stored: {why}");
             quarantine(&service, &delivery, &reason).await?;
@@ -248,15 +276,8 @@ async fn quarantine(service: &Service, delivery: &Authentic, reason: &str) -> Re
             Some((name.to_string(), value.into()))
         })
         .collect();
-    ingest::quarantine(
-        &service.pool,
-        &delivery.endpoint.name,
-        reason,
-        &headers.into(),
-        &delivery.body,
-        delivery.received_at,
-    )
-    .await?;
+    let Authentic { endpoint, body, received_at, .. } = delivery;
+    service.quarantine.keep(&endpoint.name, reason, &headers.into(), body, *received_at).await?;
     tracing::warn!(
         endpoint = delivery.endpoint.name,
         bytes = delivery.body.len(),

@@ -1,9 +1,6 @@
 //! `callstate verify` and `callstate rebuild`: the store against the fold.
 
-use std::io::IsTerminal as _;
-
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -17,6 +14,7 @@ use crate::telemetry;
 
 use super::failure::Failure;
 use super::output::{self, Format};
+use super::progress::Progress;
 
 /// How many calls are folded at a time.
 const BATCH: u16 = 1000;
@@ -111,19 +109,14 @@ fn summary(report: &Report, purpose: Purpose) -> String {
 async fn walk(database: &Database, format: Format, purpose: Purpose) -> Result<Report, Failure> {
     let mut connection = database.pool().acquire().await.map_err(Failure::new)?;
     let buckets = Buckets::of_database(&mut *connection).await?;
-    let progress = progress(audit::estimate(&mut connection).await?);
+    let calls = audit::estimate(&mut connection).await?;
+    let progress = Progress::start(calls, "calls", PLAIN_LINE_EVERY);
     let mut report = Report::default();
     for bucket in buckets.all() {
         let mut after: Option<CallKey> = None;
         loop {
             let found = audit::check(&mut connection, bucket, after.as_ref(), BATCH).await?;
-            progress.inc(found.calls as u64);
-            if found.calls > 0
-                && progress.is_hidden()
-                && progress.position() % PLAIN_LINE_EVERY < found.calls as u64
-            {
-                eprintln!("folded {} calls", progress.position());
-            }
+            progress.advance(found.calls as u64);
             note(&mut report, &found, format, &progress)?;
             if purpose == Purpose::Rebuild {
                 report.rebuilt += rebuild(&mut connection, bucket, &found).await?;
@@ -134,7 +127,7 @@ async fn walk(database: &Database, format: Format, purpose: Purpose) -> Result<R
             }
         }
     }
-    progress.finish_and_clear();
+    progress.finish();
     Ok(report)
 }
 
@@ -143,13 +136,13 @@ fn note(
     report: &mut Report,
     found: &Findings,
     format: Format,
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> Result<(), Failure> {
     report.calls += found.calls;
     report.events += found.events;
     for difference in &found.differences {
         if format == Format::Text {
-            progress.suspend(|| output::line(&difference.to_string()))?;
+            progress.line(&difference.to_string())?;
         }
         report.differences.push(difference.into());
     }
@@ -166,16 +159,4 @@ async fn rebuild(
     keys.dedup();
     store::refold(connection, bucket, &keys).await?;
     Ok(keys.len())
-}
-
-/// A bar on a terminal; hidden elsewhere.
-fn progress(calls: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(
-        "{bar:40} {human_pos}/{human_len} calls, {per_sec}, {eta} left",
-    );
-    let bar = ProgressBar::new(calls);
-    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }

@@ -3,6 +3,8 @@
 //! It fails where `serve` would refuse to start, and touches nothing: neither
 //! the database nor the address. Secrets are counted, not shown.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -36,6 +38,7 @@ struct Report {
     max_delivery_bytes: usize,
     provider_utc_offset: String,
     ingest: Ingest,
+    quarantine: Quarantine,
     api: Api,
     insecure: bool,
 }
@@ -73,6 +76,14 @@ struct Ingest {
     writers: usize,
     batch: usize,
     queue: usize,
+}
+
+#[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "they are named as in the configuration")]
+struct Quarantine {
+    max_entries: u32,
+    max_bytes: u64,
+    max_age: String,
 }
 
 #[derive(Serialize)]
@@ -114,6 +125,11 @@ impl Report {
             max_delivery_bytes: config.max_delivery_bytes,
             provider_utc_offset: config.provider_utc_offset.to_string(),
             ingest: Ingest { writers, batch, queue },
+            quarantine: Quarantine {
+                max_entries: config.quarantine.max_entries,
+                max_bytes: config.quarantine.max_bytes,
+                max_age: span(config.quarantine.max_age),
+            },
             api: Api { require_key: config.api.require_key },
             insecure: config.insecure,
         })
@@ -121,7 +137,7 @@ impl Report {
 
     /// For people: a line for each thing, its name in front.
     fn lines(&self) -> Vec<String> {
-        let line = |name: &str, text: &str| format!("{name:<9} {text}");
+        let line = |name: &str, text: &str| format!("{name:<10} {text}");
         let file = self.file.as_deref();
         let migrations = if self.migrate {
             "pending migrations are run"
@@ -163,6 +179,9 @@ impl Report {
                 "{writers} writers, each commits up to {batch} deliveries at once and lets {queue} wait"
             ),
         ));
+        let Quarantine { max_entries, max_bytes, max_age } = &self.quarantine;
+        let quarantine = format!("at most {max_entries} entries, {max_bytes} bytes, for {max_age}");
+        lines.push(line("quarantine", &quarantine));
         lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
         lines
     }
@@ -188,8 +207,7 @@ impl Webhook {
             Auth::Bearer { tokens } => webhook.tokens = Some(tokens.len()),
             Auth::RsaSha256 { public_keys, timestamp_tolerance } => {
                 webhook.public_keys = Some(public_keys.len());
-                let tolerance = humantime::format_duration(timestamp_tolerance);
-                webhook.timestamp_tolerance = Some(tolerance.to_string());
+                webhook.timestamp_tolerance = Some(span(timestamp_tolerance));
             }
         }
         webhook
@@ -208,6 +226,20 @@ impl Webhook {
             Some(projects),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A span of time as it is written in the configuration. Whole days are days: a
+/// month has no whole number of them.
+fn span(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds
+            if seconds >= DAY && seconds.is_multiple_of(DAY) && duration.subsec_nanos() == 0 =>
+        {
+            format!("{}d", seconds / DAY)
+        }
+        _ => humantime::format_duration(duration).to_string(),
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `keys` | API keys |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
+//! | `quarantine` | `quarantine list`, `show` and `replay`: what could not be understood |
 //! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
 //!
@@ -25,6 +26,8 @@ mod failure;
 mod keys;
 mod migrate;
 mod output;
+mod progress;
+mod quarantine;
 mod reload;
 mod serve;
 mod simulate;
@@ -74,6 +77,9 @@ enum Command {
     Rebuild(audit::Options),
     /// Send realistic traffic to a running callstate, and check what became of it
     Simulate(Box<simulate::Options>),
+    /// Look at the deliveries that could not be understood, and take them in
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
     /// Print the state machine's table, from the code
     StateMachine(state_machine::Options),
     /// Look at the configuration
@@ -245,6 +251,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Simulate(options) => {
             let config = Config::load(&flags)?;
             block_on(simulate::run(*options, config))
+        }
+        Command::Quarantine(command) => {
+            let config = Config::load(&flags)?;
+            block_on(quarantine::run(command, config))
         }
         Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),

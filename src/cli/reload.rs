@@ -85,7 +85,7 @@ impl Reload {
 }
 
 /// The endpoints as the configuration has them.
-fn endpoints(config: &Config) -> Endpoints {
+pub(super) fn endpoints(config: &Config) -> Endpoints {
     let by_name = config
         .webhooks
         .iter()

@@ -18,7 +18,7 @@ use crate::api::{self, Keyring, Service};
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
-use crate::ingest::{self, Ingest};
+use crate::ingest::{self, Ingest, Quarantine};
 use crate::postgres::Claim;
 use crate::store::{self, Buckets, MIGRATOR};
 use crate::telemetry::{self, Causes};
@@ -108,11 +108,15 @@ async fn answer(
         buckets,
     );
     let (keyring, uses) = Keyring::start(database.pool().clone(), config.api.require_key);
+    let clock = Clock::system();
+    let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
+    let trimmer = quarantine.trimmer(clock.clone());
     let router = api::router(Service {
         pool: database.pool().clone(),
         buckets,
         ingest,
-        clock: Clock::system(),
+        quarantine,
+        clock,
         endpoints: reload.endpoints(),
         keyring,
     });
@@ -133,6 +137,7 @@ async fn answer(
         served = serving => served.map_err(Error::Accept),
         never = database.keep() => match never {},
         never = reload.keep() => match never {},
+        never = trimmer.run() => match never {},
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
             Ok(())

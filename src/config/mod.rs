@@ -27,6 +27,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::{FixedOffset, Offset as _, Utc};
 
@@ -34,6 +35,8 @@ pub use self::layers::{Environment, Flags, Key, ReadFile};
 pub use self::mistake::{Mistake, Mistakes, Source};
 pub use self::secret::Secret;
 pub use self::webhooks::{Auth, DEFAULT_ENDPOINT, Endpoint};
+
+use crate::store::quarantine::Bounds;
 
 use self::layers::{File, Given, Reader};
 use self::suggest::did_you_mean;
@@ -62,6 +65,8 @@ pub struct Config {
     pub webhooks: BTreeMap<String, Endpoint>,
     /// How deliveries are committed.
     pub ingest: Ingest,
+    /// How much the quarantine may hold.
+    pub quarantine: Bounds,
     /// Who may ask.
     pub api: Api,
     /// Whether the operator accepts that anyone who reaches the address may deliver and ask.
@@ -152,6 +157,9 @@ keys! {
     INGEST_WRITERS = "ingest.writers", ["CALLSTATE_INGEST_WRITERS"], None;
     INGEST_BATCH = "ingest.batch", ["CALLSTATE_INGEST_BATCH"], None;
     INGEST_QUEUE = "ingest.queue", ["CALLSTATE_INGEST_QUEUE"], None;
+    QUARANTINE_ENTRIES = "quarantine.max_entries", ["CALLSTATE_QUARANTINE_MAX_ENTRIES"], None;
+    QUARANTINE_BYTES = "quarantine.max_bytes", ["CALLSTATE_QUARANTINE_MAX_BYTES"], None;
+    QUARANTINE_AGE = "quarantine.max_age", ["CALLSTATE_QUARANTINE_MAX_AGE"], None;
     REQUIRE_KEY = "api.require_key", ["CALLSTATE_API_REQUIRE_KEY"], Some("require-key");
     INSECURE = "insecure", ["CALLSTATE_INSECURE"], Some("insecure");
     LOG = "log", ["CALLSTATE_LOG", "RUST_LOG"], None;
@@ -175,6 +183,18 @@ const INGEST_WRITERS: RangeInclusive<usize> = 1..=64;
 const INGEST_BATCH: RangeInclusive<usize> = 1..=8192;
 /// A delivery that waits takes some kilobytes.
 const INGEST_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
+/// What a provider's bad day leaves behind, with room.
+const DEFAULT_QUARANTINE: Bounds = Bounds {
+    max_entries: 10_000,
+    max_bytes: 1024 * 1024 * 1024,
+    max_age: Duration::from_hours(90 * 24),
+};
+const QUARANTINE_ENTRIES: RangeInclusive<u32> = 1..=1_000_000;
+/// The largest delivery that can be configured, to a disk of good size.
+const QUARANTINE_BYTES: RangeInclusive<u64> = 64 * 1024 * 1024..=1024 * 1024 * 1024 * 1024;
+/// An hour, in which somebody may look, to ten years of 365.25 days.
+const QUARANTINE_AGE: RangeInclusive<Duration> =
+    Duration::from_hours(1)..=Duration::from_hours(87_660);
 /// sqlx tells at `info` of slow statements and notices that nobody can act on.
 const DEFAULT_LOG_FILTER: &str = "info,sqlx=warn";
 
@@ -251,6 +271,7 @@ impl Config {
                     .read(&key::INGEST_QUEUE, |given| given.number(INGEST_QUEUE))
                     .unwrap_or(DEFAULT_INGEST.queue),
             },
+            quarantine: read_quarantine(&mut reader),
             api: Api {
                 require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),
             },
@@ -373,6 +394,22 @@ fn note_unknown_keys(reader: &mut Reader<'_>) {
         }
     }
     reader.mistakes.append(&mut unknown);
+}
+
+/// How much the quarantine may hold.
+fn read_quarantine(reader: &mut Reader<'_>) -> Bounds {
+    let Bounds { max_entries, max_bytes, max_age } = DEFAULT_QUARANTINE;
+    Bounds {
+        max_entries: reader
+            .read(&key::QUARANTINE_ENTRIES, |given| given.number(QUARANTINE_ENTRIES))
+            .unwrap_or(max_entries),
+        max_bytes: reader
+            .read(&key::QUARANTINE_BYTES, |given| given.number(QUARANTINE_BYTES))
+            .unwrap_or(max_bytes),
+        max_age: reader
+            .read(&key::QUARANTINE_AGE, |given| value::duration(given, QUARANTINE_AGE))
+            .unwrap_or(max_age),
+    }
 }
 
 /// Where the database is; `None` with a mistake.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::call::ProjectId;
 use crate::recho::PublicKey;
+use crate::store::quarantine::Bounds;
 
 use super::{
     Auth, Config, DatabaseSource, Endpoint, Environment, Flags, Ingest, Inputs, Key, LogFormat,
@@ -98,6 +99,9 @@ fn without_anything_it_is_open_to_this_machine_alone() {
     assert_eq!(config.max_delivery_bytes, 1 << 20);
     let endpoint = Endpoint { auth: Auth::None, projects: None };
     assert_eq!(config.webhooks, BTreeMap::from([("default".to_owned(), endpoint)]));
+    let quarantine =
+        Bounds { max_entries: 10_000, max_bytes: 1 << 30, max_age: Duration::from_hours(90 * 24) };
+    assert_eq!(config.quarantine, quarantine);
     assert!(!config.api.require_key);
     assert_eq!(config.log.format, None);
     assert_eq!(config.exposure(), Ok(()));
@@ -140,6 +144,11 @@ fn every_key_of_the_file_is_read() {
             log = "debug"
             log_format = "json"
 
+            [quarantine]
+            max_entries = 5
+            max_bytes = 67108864
+            max_age = "36h"
+
             [api]
             require_key = true
 
@@ -177,6 +186,9 @@ fn every_key_of_the_file_is_read() {
     assert!(config.insecure);
     assert_eq!(config.log.filter, "debug");
     assert_eq!(config.log.format, Some(LogFormat::Json));
+    let quarantine =
+        Bounds { max_entries: 5, max_bytes: 64 << 20, max_age: Duration::from_hours(36) };
+    assert_eq!(config.quarantine, quarantine);
     assert!(config.api.require_key);
     assert_eq!(config.ingest, Ingest { writers: 3, batch: 100, queue: 1000 });
     assert_eq!(config.webhooks.len(), 3);
@@ -407,6 +419,22 @@ fn it_refuses_to_serve_strangers() {
     ] {
         assert_eq!(exposed(&toml), Ok(()), "{toml}");
     }
+}
+
+#[test]
+fn the_quarantine_has_bounds_that_are_bounded() {
+    let wrong = World::new()
+        .toml("[quarantine]\nmax_entries = 0\nmax_bytes = 1\nmax_age = '11y'\nmax_agee = '1d'")
+        .wrong();
+    assert_eq!(
+        wrong,
+        [
+            "callstate.toml: quarantine.max_agee: unknown key (did you mean \"max_age\"?)",
+            "callstate.toml: quarantine.max_entries: 0 is not between 1 and 1000000",
+            "callstate.toml: quarantine.max_bytes: 1 is not between 67108864 and 1099511627776",
+            "callstate.toml: quarantine.max_age: 11y is not between 1h and 10years",
+        ],
+    );
 }
 
 #[test]

@@ -10,8 +10,12 @@
 //! that was taken is committed even when nobody waits for the answer any more;
 //! what waits is bounded, by [`Settings::queue`] for each writer.
 //!
+//! What cannot be understood goes into the [`quarantine`] instead, and may come
+//! from there later.
+//!
 //! Deliberately absent: HTTP, and what makes a delivery authentic.
 
+pub mod quarantine;
 mod writer;
 
 use std::{
@@ -19,8 +23,7 @@ use std::{
     sync::Arc,
 };
 
-use ring::digest::{SHA256, digest};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::postgres::PgConnectOptions;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -28,9 +31,9 @@ use tokio::{
 
 use crate::{
     call::{CallKey, Delivery},
-    recho::fingerprint::uuid_of,
-    store::{self, Buckets, Recorded, quarantine::Quarantined},
+    store::{Buckets, Recorded},
 };
+pub use quarantine::Quarantine;
 use writer::{Job, Writer};
 
 /// How much is done at once, and how much may wait.
@@ -124,23 +127,4 @@ impl Writers {
     pub async fn finish(self) {
         self.0.join_all().await;
     }
-}
-
-/// Keeps a delivery that could not be understood, byte for byte.
-///
-/// # Errors
-///
-/// Where the database refuses.
-pub async fn quarantine(
-    pool: &PgPool,
-    endpoint: &str,
-    reason: &str,
-    headers: &serde_json::Value,
-    body: &[u8],
-    received_at: chrono::DateTime<chrono::Utc>,
-) -> Result<(), store::Error> {
-    // An endpoint's name holds no line feed, so its end is unambiguous.
-    let id = uuid_of(digest(&SHA256, &[endpoint.as_bytes(), b"\n", body].concat()).as_ref());
-    let delivery = Quarantined { id, endpoint, reason, headers, body, received_at };
-    store::quarantine::keep(pool, &delivery).await
 }

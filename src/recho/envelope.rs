@@ -14,6 +14,11 @@ use crate::call::{
     ProjectId, id,
 };
 
+/// The most errors of an event that are told apart; the payload keeps all. A
+/// body of the largest size has room for half a million, each of which would
+/// take sixty times the space that it has there.
+const MAX_ERRORS: usize = 1000;
+
 /// The circumstances under which a body came.
 #[derive(Debug, Clone, Copy)]
 pub struct Receipt<'a> {
@@ -188,7 +193,7 @@ fn text_or_number(json: &Json<'_>) -> Result<String, Problem> {
 
 fn read_errors(inner: &Json<'_>) -> Vec<CallError> {
     match inner.get("errors") {
-        Some(Json::Array(errors)) => errors.iter().map(read_error).collect(),
+        Some(Json::Array(errors)) => errors.iter().take(MAX_ERRORS).map(read_error).collect(),
         Some(Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_))
         | None => Vec::new(),
     }

@@ -8,7 +8,7 @@
 //! | `write` | the one statement that writes a batch |
 //! | [`calls`] | the table `calls`: its rows, and looking one up |
 //! | [`events`] | the table `events`: its rows, and a call's history |
-//! | [`quarantine`] | the table `quarantine` |
+//! | [`quarantine`] | the table `quarantine`: its entries, and how many there may be |
 //! | [`api_keys`] | the table `api_keys` |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
 //! | [`bucket`] | which bucket a call is in |

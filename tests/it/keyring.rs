@@ -1,6 +1,6 @@
 //! How long an instance believes what it knows of a key: the router itself, with clocks that are set.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -10,8 +10,8 @@ use callstate::{
     access::{ApiKey, Grant, KeyName, Projects, Scope},
     api::{Keyring, Service, keyring::Uses, router, webhooks::Endpoints},
     clock::Clock,
-    ingest::{Ingest, Settings, Writers},
-    store::{Buckets, api_keys},
+    ingest::{Ingest, Quarantine, Settings, Writers},
+    store::{Buckets, api_keys, quarantine::Bounds},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use ring::rand::SystemRandom;
@@ -46,10 +46,12 @@ impl Instance {
             max_body: 0,
         };
         let (keyring, uses) = Keyring::start(pool.clone(), true);
+        let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
         let service = Service {
             pool: pool.clone(),
             buckets,
             ingest,
+            quarantine: Quarantine::new(pool.clone(), bounds),
             clock: Clock::fixed(NOON),
             endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
             keyring,

@@ -363,3 +363,38 @@ async fn deliveries_need_no_api_key() {
     }
     service.deliver_to("/webhooks/nowhere", body).await.problem(404);
 }
+
+#[tokio::test]
+async fn the_quarantine_is_for_administrators_of_all_projects() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, with_keys).await;
+    service.deliver("no JSON").await.problem(400);
+    let reader = create(&database, &["--name", "reader"]);
+    let of_one = create(&database, &["--name", "one", "--scope", "admin", "--project", "a"]);
+    let admin = create(&database, &["--name", "admin", "--scope", "admin"]);
+    service.get("/quarantine").await.problem(401);
+    let entries = get(&service, "/quarantine", &admin).await.ok();
+    let id = entries["quarantine"][0]["id"].as_str().expect("it is there").to_owned();
+    for key in [&reader, &of_one] {
+        for path in ["/quarantine", &format!("/quarantine/{id}")] {
+            get(&service, path, key).await.problem(403);
+        }
+        let replay = service.request("POST", &format!("/quarantine/{id}/replay")).bearer_auth(key);
+        service.send(replay).await.problem(403);
+    }
+    assert_eq!(get(&service, &format!("/quarantine/{id}"), &admin).await.ok()["body"], "no JSON");
+    let replay = service.request("POST", &format!("/quarantine/{id}/replay")).bearer_auth(&admin);
+    service.send(replay).await.problem(422);
+}
+
+#[tokio::test]
+async fn made_up_traffic_is_checked_with_a_key() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, with_keys).await;
+    let key = create(&database, &["--name", "simulate"]);
+    let url = format!("{}/webhooks", service.base_url());
+    let simulate = ["simulate", "--url", &url, "--calls", "10"];
+    let output = callstate(&[&simulate[..], &["--api-key", &key]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!callstate(&simulate).status.success(), "without a key it can check nothing");
+}

@@ -11,6 +11,7 @@ pub(crate) mod delivery;
 mod place;
 mod program;
 pub(crate) mod provider;
+mod raw;
 mod signer;
 mod supervisor;
 
@@ -18,4 +19,5 @@ pub(crate) use self::client::Answer;
 pub(crate) use self::database::Database;
 pub(crate) use self::place::Place;
 pub(crate) use self::program::{Service, callstate};
+pub(crate) use self::raw::RawAnswer;
 pub(crate) use self::signer::{Signer, key_path};

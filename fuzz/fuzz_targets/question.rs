@@ -1,0 +1,9 @@
+//! Paths, query parameters and cursors.
+
+#![no_main]
+
+#[path = "../properties.rs"]
+#[expect(dead_code, reason = "each target tries one property")]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::question(data));

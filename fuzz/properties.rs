@@ -1,0 +1,174 @@
+//! What must hold of all that a stranger can write, whatever it is.
+//!
+//! The fuzzer looks for bytes of which it does not; `cargo test` tries some
+//! thousands in each run. Nothing was made public for this: a body and the
+//! headers go to the functions that the handler calls, paths and parameters to
+//! the router itself, which has no database to ask here.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, Request, Uri},
+};
+use callstate::{
+    api::{self, Service, webhooks::Endpoints},
+    call::{CallSid, ClientId, Delivery, id::MAX_CHARS},
+    clock::Clock,
+    ingest::{Ingest, Quarantine, Settings, Writers},
+    recho::{
+        self, Guard, PublicKey, Receipt, Tokens, Verifier,
+        proof::{Header, Shown},
+    },
+    store::{Buckets, quarantine::Bounds},
+};
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::{runtime::Runtime, sync::watch};
+use tower::ServiceExt as _;
+
+const NOW: DateTime<Utc> = DateTime::from_timestamp_secs(1_778_581_440).unwrap();
+const UTC: FixedOffset = FixedOffset::east_opt(0).unwrap();
+
+/// The only token that is taken.
+const TOKEN: &str = "token";
+
+/// Asks for a signature by a key with which nothing here was signed.
+static SIGNED: LazyLock<Guard> = LazyLock::new(|| {
+    let key = include_str!("../tests/fixtures/keys/rsa-3072.spki.pem");
+    let key = PublicKey::from_pem(key).expect("a key of the fixtures");
+    Guard::Signature(Verifier::new(vec![key], Duration::from_mins(5)))
+});
+
+/// A body is understood or refused. What is understood can be stored, says the
+/// same whatever white space is around it, and is kept byte for byte.
+pub(crate) fn wire_format(body: &[u8]) {
+    let read = |body: &[u8]| {
+        recho::read(
+            body,
+            Receipt { endpoint: "default", received_at: NOW, provider_utc_offset: UTC },
+        )
+    };
+    let delivery = match read(body) {
+        Ok(delivery) => delivery,
+        Err(unreadable) => {
+            let reason = unreadable.to_string();
+            assert!((1..1000).contains(&reason.len()), "{reason}");
+            return;
+        }
+    };
+    assert_eq!(delivery.payload.as_bytes(), body);
+    let Delivery { key, event, errors, .. } = &delivery;
+    let mut names = vec![key.call_id.as_str(), key.project_id.as_str(), event.event_type.as_str()];
+    names.extend(event.call_sid.as_ref().map(CallSid::as_str));
+    names.extend(event.client_id.as_ref().map(ClientId::as_str));
+    names.extend(event.provider_status.as_deref());
+    for name in names {
+        assert!((1..=MAX_CHARS).contains(&name.chars().count()), "{name}");
+        assert!(!name.chars().any(char::is_control), "{name:?}");
+    }
+    assert_eq!(event.has_errors, !errors.is_empty());
+    for error in errors {
+        let texts = [&error.code, &error.message, &error.phase, &error.location, &error.timestamp];
+        assert!(!texts.into_iter().flatten().any(|text| text.contains('\0')), "{error:?}");
+    }
+    assert!(event.effective_at() <= NOW + TimeDelta::minutes(5));
+
+    let padded = read(&[b" \r\n", body, b"\t "].concat()).expect("white space changes nothing");
+    assert_eq!(padded.event_id, delivery.event_id);
+    assert_eq!(padded.event, delivery.event);
+}
+
+/// Headers prove something or do not. Who does not know the token or the key
+/// proves nothing.
+///
+/// The lines of `data` are the headers, what follows the third is the body.
+pub(crate) fn proof(data: &[u8]) {
+    let mut parts = data.splitn(4, |byte| *byte == b'\n');
+    let [authorization, timestamp, signature] =
+        std::array::from_fn(|_| parts.next().map_or(Header::Missing, Header::Once));
+    let body = parts.next().unwrap_or_default();
+    let shown = Shown { authorization, timestamp, signature, body };
+
+    assert_eq!(Guard::Open.check(&shown, NOW), Ok(()));
+    let knows_the_token = match authorization {
+        Header::Once(value) => {
+            let value = value.to_ascii_lowercase();
+            value.starts_with(b"bearer ") && value.trim_ascii_end().ends_with(TOKEN.as_bytes())
+        }
+        Header::Missing | Header::Repeated => false,
+    };
+    let bearer = Guard::Bearer(Tokens::new([TOKEN])).check(&shown, NOW);
+    assert!(knows_the_token || bearer.is_err());
+    SIGNED.check(&shown, NOW).expect_err("nobody has signed this");
+}
+
+/// The routes that take parameters.
+const ROUTES: [&str; 8] = [
+    "/calls/",
+    "/calls/c?",
+    "/calls/c/history?",
+    "/calls/c/history?cursor=",
+    "/quarantine?",
+    "/quarantine?cursor=",
+    "/quarantine/",
+    "/",
+];
+
+/// A question is refused by what is wrong with it, or goes on to the database,
+/// which is away. It never fails.
+///
+/// The first byte of `data` chooses a route, the rest follows it as it is.
+pub(crate) fn question(data: &[u8]) {
+    let Some((route, rest)) = data.split_first() else { return };
+    let route = ROUTES[usize::from(*route) % ROUTES.len()];
+    let Ok(uri) = Uri::try_from([route.as_bytes(), rest].concat()) else {
+        // Not even the HTTP library takes it for one.
+        return;
+    };
+    let Ok(request) = Request::builder().method(Method::GET).uri(uri).body(Body::empty()) else {
+        return;
+    };
+    thread_local! {
+        static SERVICE: (Runtime, Router, Writers) = service();
+    }
+    SERVICE.with(|(runtime, router, _)| {
+        let Ok(response) = runtime.block_on(router.clone().oneshot(request));
+        let status = response.status().as_u16();
+        assert!([200, 400, 404, 405, 503].contains(&status), "{status}");
+    });
+}
+
+/// A service whose database is away, and what it lives on.
+fn service() -> (Runtime, Router, Writers) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the system has what a runtime needs");
+    let guard = runtime.enter();
+    let options = PgConnectOptions::new_without_pgpass().socket("/nonexistent");
+    let pool = PgPoolOptions::new().connect_lazy_with(options.clone());
+    let buckets = Buckets::new(std::num::NonZeroU32::MIN);
+    let (ingest, writers) =
+        Ingest::start(Settings { writers: 1, batch: 1, queue: 1 }, &options, buckets);
+    let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
+    let endpoints =
+        Endpoints { by_name: BTreeMap::new(), provider_utc_offset: UTC, max_body: 1024 };
+    let (keyring, _) = api::Keyring::start(pool.clone(), false);
+    let router = api::router(Service {
+        quarantine: Quarantine::new(pool.clone(), bounds),
+        pool,
+        buckets,
+        ingest,
+        clock: Clock::fixed(NOW),
+        endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
+        keyring,
+    });
+    drop(guard);
+    (runtime, router, writers)
+}

@@ -1,0 +1,57 @@
+//! Pages: how long they are, and the cursors that say where they ended.
+//!
+//! A cursor is the place of the last thing that was shown, as opaque text. It
+//! stays right however many come before or after that place, and it is believed
+//! no further than its form: whoever makes one up sees a page that begins
+//! elsewhere.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Datelike as _, Utc};
+
+/// The first year of which Postgres holds each instant (4713 BC). Its last is
+/// beyond what chrono holds.
+const FIRST_YEAR: i32 = -4712;
+
+/// Reads the parameter `limit`.
+pub(super) fn read_limit(limit: &str, most: u16) -> Result<u16, String> {
+    limit
+        .parse()
+        .ok()
+        .filter(|limit| (1..=most).contains(limit))
+        .ok_or_else(|| format!("must be a number from 1 to {most}"))
+}
+
+/// The cursor of a place that is made of these parts.
+pub(super) fn write_cursor(place: &[&[u8]]) -> String {
+    URL_SAFE_NO_PAD.encode(place.concat())
+}
+
+/// Reads a cursor of so many bytes as `place` does.
+pub(super) fn read_cursor<const N: usize, T>(
+    cursor: &str,
+    place: impl FnOnce([u8; N]) -> Option<T>,
+) -> Result<T, String> {
+    URL_SAFE_NO_PAD
+        .decode(cursor)
+        .ok()
+        .and_then(|bytes| place(bytes.try_into().ok()?))
+        .ok_or_else(|| "is no cursor of this service".to_owned())
+}
+
+/// A time in a cursor: microseconds since 1970.
+pub(super) fn write_time(at: DateTime<Utc>) -> [u8; 8] {
+    at.timestamp_micros().to_be_bytes()
+}
+
+/// The time, if Postgres can hold it.
+pub(super) fn read_time(bytes: [u8; 8]) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_micros(i64::from_be_bytes(bytes)).filter(|at| at.year() >= FIRST_YEAR)
+}
+
+/// Cuts what was read for a page, one more than it shows, to its length. Tells
+/// the last that is shown, if there is more behind it.
+pub(super) fn cut<T>(shown: &mut Vec<T>, limit: u16) -> Option<&T> {
+    let has_more = shown.len() > usize::from(limit);
+    shown.truncate(limit.into());
+    shown.last().filter(|_| has_more)
+}

@@ -1,0 +1,274 @@
+//! `callstate quarantine list | show | replay`: deliveries that could not be
+//! understood.
+//!
+//! They work on the database itself, whether the service runs or not. A replay
+//! reads the configuration for what the service would ask of it: whether the
+//! entry's endpoint is still there and takes the project, and the offset of the
+//! `Time:` lines.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::api::quarantine::{EntryDocument, WholeEntryDocument};
+use crate::api::webhooks::{Endpoints, Taken};
+use crate::call::CallKey;
+use crate::config::Config;
+use crate::database::Database;
+use crate::ingest::quarantine::Stays;
+use crate::ingest::{Ingest, Quarantine, Refused, Settings};
+use crate::postgres::Claim;
+use crate::store::quarantine::{Entry, by_id, count, newest, oldest};
+use crate::store::{Buckets, Recorded};
+use crate::telemetry;
+
+use super::failure::Failure;
+use super::output::{self, Format};
+use super::progress::Progress;
+use super::reload;
+
+/// How many entries are read at a time.
+const PAGE: u16 = 500;
+
+/// After how many entries a plain line tells of the progress where there is no
+/// terminal.
+const PLAIN_LINE_EVERY: u64 = 1000;
+
+/// What is done with the quarantine.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Print the entries, the newest first
+    List(ListOptions),
+    /// Print an entry with its body
+    Show(ShowOptions),
+    /// Take entries in, with the time at which they first came
+    Replay(ReplayOptions),
+}
+
+/// The options of `quarantine list`.
+#[derive(Debug, Args)]
+pub(super) struct ListOptions {
+    /// How to print the entries
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// The options of `quarantine show`.
+#[derive(Debug, Args)]
+pub(super) struct ShowOptions {
+    /// The id of the entry
+    id: Uuid,
+    /// How to print the entry
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// The options of `quarantine replay`.
+#[derive(Debug, Args)]
+pub(super) struct ReplayOptions {
+    /// The ids of the entries
+    #[arg(required_unless_present = "all", value_name = "ID")]
+    ids: Vec<Uuid>,
+    /// Take in all entries, the oldest first
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    /// How to print what became of them
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// What became of the entries, for `--format json`.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    replayed: Vec<Replayed>,
+    stay: Vec<Stay>,
+}
+
+#[derive(Debug, Serialize)]
+struct Replayed {
+    id: Uuid,
+    #[serde(flatten)]
+    taken: Taken,
+}
+
+#[derive(Debug, Serialize)]
+struct Stay {
+    id: Uuid,
+    reason: String,
+}
+
+/// Does what was asked for, on a database that is opened for it.
+pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure> {
+    telemetry::init(&config.log);
+    let database = Database::open(&config, Claim::Join).await?;
+    let outcome = match command {
+        Command::List(options) => list(&database, options.format).await,
+        Command::Show(options) => show(&database, options).await,
+        Command::Replay(options) => replay(&database, &config, options).await,
+    };
+    let closed = database.close().await;
+    outcome?;
+    Ok(closed?)
+}
+
+async fn list(database: &Database, format: Format) -> Result<(), Failure> {
+    let mut after = None;
+    let mut entries = Vec::new();
+    loop {
+        let page = newest(database.pool(), after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.place);
+        match format {
+            Format::Text => page.iter().try_for_each(|entry| output::line(&line(entry)))?,
+            Format::Json => entries.extend(page.into_iter().map(EntryDocument::from)),
+        }
+    }
+    match format {
+        Format::Text => Ok(()),
+        Format::Json => output::json(&serde_json::json!({ "quarantine": entries })),
+    }
+}
+
+fn line(entry: &Entry) -> String {
+    let Entry { place, reason, endpoint, count, size, .. } = entry;
+    let at = place.first_received_at.format("%FT%TZ");
+    format!("{}  {at}  {count}×  {size} bytes  {endpoint}: {reason}", place.id)
+}
+
+async fn show(database: &Database, options: ShowOptions) -> Result<(), Failure> {
+    let found = by_id(database.pool(), options.id).await?;
+    let found = found.ok_or_else(|| no_such_entry(options.id))?;
+    match options.format {
+        Format::Json => output::json(&WholeEntryDocument::from(found)),
+        Format::Text => {
+            output::line(&line(&found.entry))?;
+            // A body that is no text would be garbled, or do things to a terminal.
+            output::line(&String::from_utf8_lossy(&found.body).replace(is_unprintable, "\u{fffd}"))
+        }
+    }
+}
+
+fn is_unprintable(character: char) -> bool {
+    character.is_control() && !matches!(character, '\n' | '\t')
+}
+
+fn no_such_entry(id: Uuid) -> Failure {
+    Failure::new(format!("there is no entry {id} in the quarantine"))
+}
+
+async fn replay(
+    database: &Database,
+    config: &Config,
+    options: ReplayOptions,
+) -> Result<(), Failure> {
+    let buckets = Buckets::of_database(database.pool()).await?;
+    // One entry after the other.
+    let settings = Settings { writers: 1, batch: 1, queue: 1 };
+    let (ingest, writers) = Ingest::start(settings, &database.pool().connect_options(), buckets);
+    let replay = Replay {
+        database,
+        quarantine: Quarantine::new(database.pool().clone(), config.quarantine),
+        endpoints: reload::endpoints(config),
+        ingest,
+        format: options.format,
+    };
+    let outcome = if options.all { replay.all().await } else { replay.some(&options.ids).await };
+    drop(replay);
+    writers.finish().await;
+    let report = outcome?;
+    let (taken_in, stay) = (report.replayed.len(), report.stay.len());
+    match options.format {
+        Format::Json => output::json(&report)?,
+        Format::Text => output::line(&format!("{taken_in} taken in, {stay} stay in quarantine"))?,
+    }
+    if stay == 0 { Ok(()) } else { Err(Failure::Told) }
+}
+
+/// All that a replay works with.
+struct Replay<'a> {
+    database: &'a Database,
+    quarantine: Quarantine,
+    endpoints: Endpoints,
+    ingest: Ingest,
+    format: Format,
+}
+
+impl Replay<'_> {
+    async fn some(&self, ids: &[Uuid]) -> Result<Report, Failure> {
+        let progress = Progress::start(ids.len() as u64, "entries", PLAIN_LINE_EVERY);
+        let mut report = Report::default();
+        for id in ids {
+            if !self.one(*id, &mut report, &progress).await? {
+                return Err(no_such_entry(*id));
+            }
+        }
+        progress.finish();
+        Ok(report)
+    }
+
+    /// The oldest first, which is the order in which calls grow.
+    async fn all(&self) -> Result<Report, Failure> {
+        let pool = self.database.pool();
+        let progress = Progress::start(count(pool).await?, "entries", PLAIN_LINE_EVERY);
+        let mut report = Report::default();
+        let mut after = None;
+        loop {
+            let page = oldest(pool, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for place in page {
+                // Where it is gone, somebody else has taken it in.
+                self.one(place.id, &mut report, &progress).await?;
+            }
+        }
+        progress.finish();
+        Ok(report)
+    }
+
+    /// Takes one entry in and notes what became of it; tells whether it was there.
+    async fn one(
+        &self,
+        id: Uuid,
+        report: &mut Report,
+        progress: &Progress,
+    ) -> Result<bool, Failure> {
+        let replayed = self.quarantine.replay(
+            id,
+            &self.ingest,
+            self.endpoints.provider_utc_offset,
+            |endpoint, project_id| self.endpoints.admit(endpoint, project_id),
+        );
+        let said = match replayed.await {
+            Ok((key, recorded)) => {
+                let said = taken_in(id, &key, &recorded);
+                report.replayed.push(Replayed { id, taken: Taken::new(key, recorded) });
+                said
+            }
+            Err(Stays::Unknown) => return Ok(false),
+            Err(
+                stays @ (Stays::Unreadable(_)
+                | Stays::NotTaken(_)
+                | Stays::Refused(Refused::Unstorable(_))),
+            ) => {
+                let reason = stays.to_string();
+                let said = format!("{id} stays: {reason}");
+                report.stay.push(Stay { id, reason });
+                said
+            }
+            // Not for what is in it, so the others would fare no better.
+            Err(Stays::Refused(refused)) => return Err(Failure::new(refused)),
+            Err(Stays::Store(error)) => return Err(error.into()),
+        };
+        if self.format == Format::Text {
+            progress.line(&said)?;
+        }
+        progress.advance(1);
+        Ok(true)
+    }
+}
+
+fn taken_in(id: Uuid, key: &CallKey, recorded: &Recorded) -> String {
+    let Recorded { disposition, status, .. } = recorded;
+    let disposition = disposition.map_or("duplicate", |it| it.as_str());
+    format!("{id} taken in: {disposition}, {key} is {status}")
+}

@@ -1,0 +1,356 @@
+//! What becomes of the quarantine: `GET /quarantine`, replays, and the commands of the same names.
+
+use std::sync::LazyLock;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use callstate::{
+    clock::Clock,
+    store::quarantine::{Quarantined, keep},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use sqlx::Executor as _;
+use uuid::Uuid;
+
+use crate::support::{
+    Answer, Database, Service, callstate,
+    delivery::{delivery, fixture},
+};
+
+/// When the entries of these tests first came.
+static RECEIVED_AT: LazyLock<DateTime<Utc>> =
+    LazyLock::new(|| Clock::system().now() - TimeDelta::hours(1));
+
+/// Puts a body into the quarantine, as an earlier version might have that did not understand it.
+async fn put(database: &Database, endpoint: &str, body: &[u8]) -> Uuid {
+    let mut connection = database.connect().await;
+    let number: i64 = sqlx::query_scalar!(r#"select count(*) as "count!" from quarantine"#)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let entry = Quarantined {
+        id: Uuid::from_u128(number.unsigned_abs().into()),
+        endpoint,
+        reason: "an earlier version did not understand it",
+        headers: &json!({}),
+        body,
+        received_at: *RECEIVED_AT,
+    };
+    assert!(keep(&mut connection, &entry).await.unwrap());
+    entry.id
+}
+
+async fn replay(service: &Service, id: Uuid) -> Answer {
+    service.send(service.request("POST", &format!("/quarantine/{id}/replay"))).await
+}
+
+/// The bodies in quarantine.
+async fn bodies(database: &Database) -> Vec<Vec<u8>> {
+    sqlx::query_scalar!("select body from quarantine order by first_received_at, id")
+        .fetch_all(&database.pool().await)
+        .await
+        .unwrap()
+}
+
+/// A delivery without a `Time:` line, so that it happened when it came.
+fn undated(call_id: &str) -> Vec<u8> {
+    json!({"eventType": "OUTBOUND_CALL_BUSY", "callId": call_id}).to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn it_is_listed_the_newest_first_whatever_comes_in_between() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    assert_eq!(
+        service.get("/quarantine").await.ok(),
+        json!({"quarantine": [], "next_cursor": null}),
+    );
+    for number in 0..7 {
+        service.deliver(format!("[{number}]")).await.problem(422);
+    }
+    let whole = service.get("/quarantine").await.ok();
+    assert_eq!(whole["next_cursor"], Value::Null);
+
+    let mut paged: Vec<Value> = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = service.get(&format!("/quarantine?limit=3&cursor={cursor}")).await.ok();
+        paged.extend(page["quarantine"].as_array().unwrap().iter().cloned());
+        // One that comes new belongs before the first page, one that comes again stays where it was.
+        service.deliver(format!("[{}]", 7 + paged.len())).await.problem(422);
+        service.deliver("[0]").await.problem(422);
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => break,
+        }
+    }
+    let ids = |entries: &[Value]| -> Vec<Value> {
+        entries.iter().map(|entry| entry["id"].clone()).collect()
+    };
+    assert_eq!(ids(&paged), ids(whole["quarantine"].as_array().unwrap()));
+    assert_eq!(paged[6]["count"], 3, "the oldest came twice more before its page was read");
+
+    let newest = &whole["quarantine"][0];
+    let members: Vec<&String> = newest.as_object().unwrap().keys().collect();
+    assert_eq!(
+        members,
+        ["count", "endpoint", "first_received_at", "id", "last_received_at", "reason", "size"],
+    );
+    assert_eq!(
+        (&newest["endpoint"], &newest["count"], &newest["size"]),
+        (&json!("default"), &json!(1), &json!(3)),
+    );
+    let reason = "eventType is missing; body.data.callId is missing";
+    assert_eq!(newest["reason"], reason);
+}
+
+#[tokio::test]
+async fn one_is_shown_with_its_body_as_text_or_in_base64() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for (body, text, encoding) in [
+        (
+            &b"{ \"a\": \"\\u0000\xc3\xa9\" "[..],
+            "{ \"a\": \"\\u0000\u{e9}\" ".to_owned(),
+            Value::Null,
+        ),
+        (b"\xff\xfe{}", STANDARD.encode(b"\xff\xfe{}"), json!("base64")),
+        (b"", String::new(), Value::Null),
+    ] {
+        service.deliver(body).await.problem(400);
+        let listed = service.get("/quarantine?limit=1").await.ok()["quarantine"][0].take();
+        let mut shown =
+            service.get(&format!("/quarantine/{}", listed["id"].as_str().unwrap())).await.ok();
+        assert_eq!(shown["body"], text);
+        assert_eq!(shown["encoding"], encoding);
+        shown.as_object_mut().unwrap().retain(|name, _| name != "body" && name != "encoding");
+        assert_eq!(shown, listed);
+        assert_eq!(listed["size"], body.len());
+    }
+}
+
+#[tokio::test]
+async fn wrong_ids_parameters_and_methods_are_refused() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let unknown = Uuid::from_u128(5);
+    service.get(&format!("/quarantine/{unknown}")).await.problem(404);
+    replay(&service, unknown).await.problem(404);
+    for id in ["5", "%ff", "%00", "00000000-0000-0000-0000-00000000000g"] {
+        assert!(service.get(&format!("/quarantine/{id}")).await.problem(400).contains("id: "));
+        let answer = service.send(service.request("POST", &format!("/quarantine/{id}/replay")));
+        assert!(answer.await.problem(400).contains("id: "));
+    }
+    let detail = service.get("/quarantine?limit=501&cursor=x&colour=red").await.problem(400);
+    for parameter in ["limit", "cursor", "colour"] {
+        assert!(detail.contains(&format!("{parameter}: ")), "{parameter} is not named in {detail}");
+    }
+    for path in [format!("/quarantine/{unknown}"), format!("/quarantine/{unknown}/replay")] {
+        let method = if path.ends_with("replay") { "POST" } else { "GET" };
+        let request = service.request(method, &format!("{path}?force=1"));
+        assert!(service.send(request).await.problem(400).contains("force: "));
+        service.send(service.request("PUT", &path)).await.problem(405);
+    }
+}
+
+#[tokio::test]
+async fn a_replay_answers_as_the_delivery_would_have_been_with_the_time_of_its_first_receipt() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let id = put(&database, "default", &undated("mended")).await;
+    let answer = replay(&service, id).await.ok();
+    assert_eq!(
+        (&answer["call_id"], &answer["project_id"], &answer["disposition"], &answer["status"]),
+        (&json!("mended"), &json!("default"), &json!("advanced"), &json!("BUSY")),
+    );
+    let history = service.get("/calls/mended/history").await.ok();
+    let event = &history["events"][0];
+    assert_eq!(event["event_id"], answer["event_id"]);
+    assert_eq!(event["endpoint"], "default");
+    assert_eq!(
+        (&event["received_at"], &event["effective_at"]),
+        (&json!(*RECEIVED_AT), &json!(*RECEIVED_AT))
+    );
+
+    replay(&service, id).await.problem(404);
+    service.get(&format!("/quarantine/{id}")).await.problem(404);
+    assert!(callstate(&["verify", "--database-url", &database.url()]).status.success());
+}
+
+#[tokio::test]
+async fn what_still_cannot_be_understood_stays_as_it_is() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for body in [&b"\xff{"[..], b"{", b"[]"] {
+        let id = put(&database, "default", body).await;
+        let before = service.get(&format!("/quarantine/{id}")).await.ok();
+        replay(&service, id).await.problem(422);
+        assert_eq!(service.get(&format!("/quarantine/{id}")).await.ok(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_replay_is_held_to_the_projects_that_its_endpoint_takes_now() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_WEBHOOKS_PARTNER_AUTH", "none");
+        command.env("CALLSTATE_WEBHOOKS_PARTNER_PROJECTS", "one");
+    })
+    .await;
+    let body = |project_id| {
+        json!({"eventType": "OUTBOUND_CALL_BUSY", "callId": project_id, "projectId": project_id})
+            .to_string()
+            .into_bytes()
+    };
+    let other = put(&database, "partner", &body("other")).await;
+    assert_eq!(
+        replay(&service, other).await.problem(403),
+        "the endpoint partner does not take the project other",
+    );
+    let gone = put(&database, "gone", &body("one")).await;
+    assert_eq!(replay(&service, gone).await.problem(403), "there is no endpoint gone any more");
+    assert_eq!(bodies(&database).await, [body("other"), body("one")]);
+
+    let one = put(&database, "partner", &body("one")).await;
+    replay(&service, one).await.ok();
+    assert_eq!(bodies(&database).await, [body("other"), body("one")]);
+}
+
+#[tokio::test]
+async fn a_replay_of_what_came_meanwhile_is_a_duplicate() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let first = service.deliver(fixture("outbound_busy")).await.ok();
+    // So it is as well after a replay that was cut off between the commit and the removal.
+    let id = put(&database, "default", &fixture("outbound_busy")).await;
+    let answer = replay(&service, id).await.ok();
+    assert_eq!(
+        (&answer["disposition"], &answer["event_id"]),
+        (&json!("duplicate"), &first["event_id"])
+    );
+    assert!(bodies(&database).await.is_empty());
+}
+
+#[tokio::test]
+async fn replays_at_once_give_one_event_and_no_failure() {
+    let database = Database::create().await;
+    let (one, other) = tokio::join!(Service::start(&database), Service::start(&database));
+    let mut advanced = 0;
+    for round in 0..10 {
+        let id = put(&database, "default", &undated(&format!("raced-{round}"))).await;
+        let answers = tokio::join!(
+            replay(&one, id),
+            replay(&other, id),
+            replay(&one, id),
+            replay(&other, id)
+        );
+        for answer in <[Answer; 4]>::from(answers) {
+            match answer.status {
+                200 if answer.json()["disposition"] == "advanced" => advanced += 1,
+                200 => assert_eq!(answer.json()["disposition"], "duplicate"),
+                _ => drop(answer.problem(404)),
+            }
+        }
+    }
+    assert_eq!(advanced, 10);
+    assert!(bodies(&database).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_entry_whose_commit_fails_stays() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let id = put(&database, "default", &undated("unlucky")).await;
+    let mut connection = database.connect().await;
+    connection.execute("alter table events add constraint full_moon check (false)").await.unwrap();
+    replay(&service, id).await.problem(500);
+    assert_eq!(bodies(&database).await, [undated("unlucky")]);
+    connection.execute("alter table events drop constraint full_moon").await.unwrap();
+    replay(&service, id).await.ok();
+    assert!(bodies(&database).await.is_empty());
+}
+
+/// Runs `callstate quarantine …`; gives its exit status and what it said on stdout.
+fn quarantine(database: &Database, arguments: &[&str]) -> (Option<i32>, String) {
+    let url = database.url();
+    let output = callstate(&[&["quarantine"], arguments, &["--database-url", &url]].concat());
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn the_commands_list_and_show_without_a_service() {
+    let database = Database::create().await;
+    let text = put(&database, "default", b"[\x1b[2J]").await.to_string();
+    let bytes = put(&database, "partner", b"\xff").await.to_string();
+    let at = RECEIVED_AT.format("%FT%TZ");
+    let (status, said) = quarantine(&database, &["list"]);
+    assert_eq!(status, Some(0));
+    assert_eq!(
+        said,
+        format!(
+            "{bytes}  {at}  1×  1 bytes  partner: an earlier version did not understand it\n\
+             {text}  {at}  1×  6 bytes  default: an earlier version did not understand it\n"
+        ),
+    );
+    let (_, said) = quarantine(&database, &["list", "--format", "json"]);
+    let listed: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(listed["quarantine"][0]["id"], bytes);
+
+    let (status, said) = quarantine(&database, &["show", &text]);
+    assert_eq!(status, Some(0));
+    assert!(said.ends_with("understand it\n[\u{fffd}[2J]\n"), "{said:?}");
+    let (_, said) = quarantine(&database, &["show", &bytes, "--format", "json"]);
+    let shown: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&shown["body"], &shown["encoding"]), (&json!("/w=="), &json!("base64")));
+
+    let (status, _) = quarantine(&database, &["show", &Uuid::from_u128(9).to_string()]);
+    assert_eq!(status, Some(1));
+    let (status, _) = quarantine(&database, &["show", "nonsense"]);
+    assert_eq!(status, Some(2));
+}
+
+#[tokio::test]
+async fn the_command_replays_one_or_all_and_says_how_many_stay() {
+    let database = Database::create().await;
+    let one = put(&database, "default", &undated("one")).await;
+    let useless = put(&database, "default", b"[]").await;
+    let dated = delivery("OUTBOUND_CALL_COMPLETED", "two", 5, None).to_string();
+    put(&database, "default", dated.as_bytes()).await;
+    put(&database, "gone", &undated("three")).await;
+
+    let (status, said) = quarantine(&database, &["replay", &one.to_string()]);
+    assert_eq!(status, Some(0));
+    assert_eq!(
+        said,
+        format!(
+            "{one} taken in: advanced, call one of project default is BUSY\n\
+             1 taken in, 0 stay in quarantine\n"
+        ),
+    );
+    let (status, _) = quarantine(&database, &["replay", &one.to_string()]);
+    assert_eq!(status, Some(1), "it is gone");
+
+    let (status, said) = quarantine(&database, &["replay", "--all", "--format", "json"]);
+    assert_eq!(status, Some(1));
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(report["replayed"][0]["call_id"], "two");
+    assert_eq!(report["replayed"][0]["disposition"], "advanced");
+    assert_eq!(
+        report["stay"],
+        json!([
+            {"id": useless, "reason": "eventType is missing; body.data.callId is missing"},
+            {"id": Uuid::from_u128(3), "reason": "there is no endpoint gone any more"},
+        ]),
+    );
+    let (status, said) = quarantine(&database, &["replay", "--all"]);
+    assert_eq!(status, Some(1));
+    assert!(said.ends_with("\n0 taken in, 2 stay in quarantine\n"), "{said}");
+    assert_eq!(bodies(&database).await, [b"[]".to_vec(), undated("three")]);
+
+    let service = Service::start(&database).await;
+    let history = service.get("/calls/one/history").await.ok();
+    assert_eq!(history["events"][0]["received_at"], json!(*RECEIVED_AT));
+    for arguments in [&["replay"][..], &["replay", "--all", &one.to_string()]] {
+        assert_eq!(quarantine(&database, arguments).0, Some(2), "{arguments:?}");
+    }
+}

@@ -1,0 +1,125 @@
+//! The quarantine does not grow without bounds: the oldest go, are counted, and nothing waits for it.
+
+use std::time::Duration;
+
+use callstate::{
+    clock::Clock,
+    ingest::Quarantine,
+    store::quarantine::{Bounds, Quarantined, keep},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::support::{Database, Service};
+
+const WIDE: Bounds =
+    Bounds { max_entries: 1_000_000, max_bytes: u64::MAX, max_age: Duration::from_hours(1000) };
+
+fn noon() -> DateTime<Utc> {
+    "2026-05-12T12:00:00Z".parse().unwrap()
+}
+
+/// Puts entries of 10 bytes each, one a second until noon; the last is the newest.
+async fn fill(pool: &PgPool, entries: u32) {
+    for number in 0..entries {
+        let body = format!("{number:10}");
+        let entry = Quarantined {
+            // Against the order of time.
+            id: Uuid::from_u128((1000 - number).into()),
+            endpoint: "default",
+            reason: "a test",
+            headers: &json!({}),
+            body: body.as_bytes(),
+            received_at: noon() - TimeDelta::seconds((entries - number).into()),
+        };
+        keep(pool, &entry).await.unwrap();
+    }
+}
+
+/// The numbers of the entries that are left, the oldest first.
+async fn left(pool: &PgPool) -> Vec<u32> {
+    let bodies = sqlx::query_scalar!("select body from quarantine order by first_received_at, id");
+    let bodies = bodies.fetch_all(pool).await.unwrap();
+    bodies.iter().map(|body| str::from_utf8(body).unwrap().trim().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_oldest_go_when_they_are_too_many_too_large_or_too_old() {
+    for (bounds, kept) in [
+        (WIDE, 0..12),
+        (Bounds { max_entries: 12, ..WIDE }, 0..12),
+        (Bounds { max_entries: 5, ..WIDE }, 7..12),
+        (Bounds { max_bytes: 120, ..WIDE }, 0..12),
+        (Bounds { max_bytes: 119, ..WIDE }, 1..12),
+        (Bounds { max_bytes: 9, ..WIDE }, 12..12),
+        (Bounds { max_age: Duration::from_secs(3), ..WIDE }, 9..12),
+        (Bounds { max_entries: 8, max_bytes: 60, max_age: Duration::from_secs(7) }, 6..12),
+        (Bounds { max_age: Duration::MAX, ..WIDE }, 0..12),
+    ] {
+        let database = Database::create().await;
+        let pool = database.pool().await;
+        fill(&pool, 12).await;
+        let quarantine = Quarantine::new(pool.clone(), bounds);
+        let trimmer = quarantine.trimmer(Clock::fixed(noon()));
+        let dropped = trimmer.trim().await.unwrap();
+        assert_eq!(left(&pool).await, kept.clone().collect::<Vec<_>>(), "{bounds:?}");
+        assert_eq!(dropped, 12 - kept.len(), "{bounds:?}");
+        assert_eq!(quarantine.dropped(), dropped as u64);
+        assert_eq!(trimmer.trim().await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn several_instances_at_once_drop_no_more_than_one_would() {
+    let database = Database::create().await;
+    let pool = database.pool().await;
+    fill(&pool, 200).await;
+    let bounds = Bounds { max_entries: 40, ..WIDE };
+    let trimmers: Vec<_> = (0..8)
+        .map(|_| Quarantine::new(pool.clone(), bounds).trimmer(Clock::fixed(noon())))
+        .map(|trimmer| tokio::spawn(async move { trimmer.trim().await.unwrap() }))
+        .collect();
+    let mut dropped = 0;
+    for trimmer in trimmers {
+        dropped += trimmer.await.unwrap();
+    }
+    assert_eq!(dropped, 160);
+    assert_eq!(left(&pool).await, (160..200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_entry_that_somebody_holds_is_not_waited_for() {
+    let database = Database::create().await;
+    let pool = database.pool().await;
+    fill(&pool, 4).await;
+    let trimmer = Quarantine::new(pool.clone(), Bounds { max_entries: 1, ..WIDE })
+        .trimmer(Clock::fixed(noon()));
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query!("update quarantine set count = count + 1 where body = $1", b"         1")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    assert_eq!(trimmer.trim().await.unwrap(), 2);
+    held.commit().await.unwrap();
+    assert_eq!(trimmer.trim().await.unwrap(), 1);
+    assert_eq!(left(&pool).await, [3]);
+}
+
+#[tokio::test]
+async fn the_service_keeps_the_bounds_and_says_what_it_dropped() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_QUARANTINE_MAX_ENTRIES", "2");
+    })
+    .await;
+    for number in 0..6 {
+        service.deliver(number.to_string()).await.problem(422);
+        // What comes again is not one more.
+        service.deliver(number.to_string()).await.problem(422);
+    }
+    let said = service.said("\"dropped_since_start\":4").await;
+    assert!(said.contains("the oldest of the quarantine were dropped"), "{said}");
+    assert_eq!(left(&database.pool().await).await, [4, 5]);
+}
