@@ -160,6 +160,7 @@ fn service() -> (Runtime, Router, Writers) {
     let endpoints =
         Endpoints { by_name: BTreeMap::new(), provider_utc_offset: UTC, max_body: 1024 };
     let (keyring, _) = api::Keyring::start(pool.clone(), false);
+    let lookup = api::Lookup::start(&pool, buckets);
     let router = api::router(Service {
         quarantine: Quarantine::new(pool.clone(), bounds),
         pool,
@@ -168,6 +169,7 @@ fn service() -> (Runtime, Router, Writers) {
         clock: Clock::fixed(NOW),
         endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
         keyring,
+        lookup,
     });
     drop(guard);
     (runtime, router, writers)

@@ -25,6 +25,7 @@ mod calls;
 mod health;
 mod history;
 pub mod keyring;
+mod lookup;
 mod page;
 mod problem;
 pub mod quarantine;
@@ -52,6 +53,7 @@ use crate::{
     store::Buckets,
 };
 pub use keyring::Keyring;
+pub use lookup::Lookup;
 pub use problem::Problem;
 use webhooks::Endpoints;
 
@@ -72,6 +74,8 @@ pub struct Service {
     pub endpoints: watch::Receiver<Arc<Endpoints>>,
     /// The API keys.
     pub keyring: Keyring,
+    /// Where to ask for calls.
+    pub lookup: Lookup,
 }
 
 /// All routes.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
-use crate::api::{self, Keyring, Service};
+use crate::api::{self, Keyring, Lookup, Service};
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
@@ -119,6 +119,7 @@ async fn answer(
         clock,
         endpoints: reload.endpoints(),
         keyring,
+        lookup: Lookup::start(database.pool(), buckets),
     });
     // An answer is small and whole: it gains nothing by waiting for more to send.
     let listener = listener.tap_io(|stream| {

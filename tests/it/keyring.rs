@@ -8,7 +8,7 @@ use axum::{
 };
 use callstate::{
     access::{ApiKey, Grant, KeyName, Projects, Scope},
-    api::{Keyring, Service, keyring::Uses, router, webhooks::Endpoints},
+    api::{Keyring, Lookup, Service, keyring::Uses, router, webhooks::Endpoints},
     clock::Clock,
     ingest::{Ingest, Quarantine, Settings, Writers},
     store::{Buckets, api_keys, quarantine::Bounds},
@@ -55,6 +55,7 @@ impl Instance {
             clock: Clock::fixed(NOON),
             endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
             keyring,
+            lookup: Lookup::start(pool, buckets),
         };
         Self { service, writers, uses }
     }
