@@ -17,18 +17,19 @@ comment on function callstate_buckets() is
 -- md5 is the hash that Postgres computes over text immutably. The identifiers
 -- hold no control characters, so the line feed keeps them apart. Not in SQL: a
 -- check would have it inlined, and so parsed and planned anew, in each statement
--- that writes.
-create function callstate_bucket(project_id text, call_id text) returns int
+-- that writes. It is given the number of buckets rather than calling the other
+-- function by its name, which a restore would not find on its empty search path.
+create function callstate_bucket(project_id text, call_id text, buckets int) returns int
     language plpgsql immutable parallel safe
     as $$
     begin
-        if callstate_buckets() = 1 then
+        if buckets = 1 then
             return 0;
         end if;
         return (('x' || left(md5(project_id || e'\n' || call_id), 8))::bit(32)::bigint
-                % callstate_buckets())::int;
+                % buckets)::int;
     end
     $$;
 
-comment on function callstate_bucket(text, text) is
+comment on function callstate_bucket(text, text, int) is
     'The bucket of a call: a fixed hash of its project and its id, modulo the number of buckets.';

@@ -75,14 +75,14 @@ create table calls (
     updated_at timestamptz not null,
     last_delivered_at timestamptz not null,
     primary key (bucket, call_id, project_id),
-    check (bucket = callstate_bucket(project_id, call_id))
+    check (bucket = callstate_bucket(project_id, call_id, callstate_buckets()))
 )
 -- A call is rewritten a few times soon after it was written: the room left in
 -- each page keeps the new versions there and out of the index (HOT).
 with (fillfactor = 70);
 
 comment on table calls is 'Calls, one row each: the fold of the call''s events.';
-comment on column calls.bucket is 'callstate_bucket(project_id, call_id): where the call lives in a distributed database, 0 elsewhere.';
+comment on column calls.bucket is 'callstate_bucket(project_id, call_id, callstate_buckets()): where the call lives in a distributed database, 0 elsewhere.';
 comment on column calls.call_id is 'The provider''s name of the call, unique within its project.';
 comment on column calls.project_id is 'The customer''s project at the provider; ''default'' where a delivery named none.';
 comment on column calls.version is 'Goes up by one with each write. A writer replaces only the version that it read.';
@@ -129,7 +129,7 @@ create table events (
     last_delivered_at timestamptz not null,
     payload json not null,
     primary key (bucket, call_id, project_id, fingerprint),
-    check (bucket = callstate_bucket(project_id, call_id))
+    check (bucket = callstate_bucket(project_id, call_id, callstate_buckets()))
 );
 
 comment on table events is 'Events, append-only, one row for each distinct thing that the provider said of a call.';

@@ -21,7 +21,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::config::{Config, DatabaseSource};
 use crate::postgres::{self, Claim, Server};
-use crate::store::BY_KEY;
+use crate::store::connection;
 
 /// The oldest Postgres whose SQL we speak.
 pub const OLDEST_POSTGRES: u32 = 15;
@@ -122,7 +122,8 @@ impl Database {
                     .acquire_timeout(ACQUIRE_TIMEOUT)
                     .test_before_acquire(false)
                     .before_acquire(|connection, since| Box::pin(still_lives(connection, since)))
-                    .connect_lazy_with(options.clone().options(BY_KEY)),
+                    .after_connect(|connection, _| Box::pin(connection::for_reading(connection)))
+                    .connect_lazy_with(options.clone()),
                 options,
                 server,
             }),

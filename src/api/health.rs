@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{Problem, Service, query::Query};
-use crate::store::Buckets;
+use crate::store::connection::can_be_written;
 
 /// How long the database may take to answer before it counts as away.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,14 +23,15 @@ pub(super) async fn live(uri: Uri) -> Result<Json<Health>, Problem> {
     Ok(Json(Health { status: "live" }))
 }
 
-/// The database answers, so that deliveries can be taken.
+/// The database answers and can be written to, so that deliveries can be taken.
 pub(super) async fn ready(
     State(service): State<Service>,
     uri: Uri,
 ) -> Result<Json<Health>, Problem> {
     Query::of(&uri).finish()?;
-    match timeout(PATIENCE, Buckets::of_database(&service.pool)).await {
-        Ok(Ok(_)) => Ok(Json(Health { status: "ready" })),
+    match timeout(PATIENCE, can_be_written(&service.pool)).await {
+        Ok(Ok(true)) => Ok(Json(Health { status: "ready" })),
+        Ok(Ok(false)) => Err(Problem::unavailable("The database cannot be written to.", None)),
         Ok(Err(error)) => {
             Err(Problem::unavailable("The database is away.", Some(error.to_string())))
         }

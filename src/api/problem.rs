@@ -161,10 +161,9 @@ impl From<Refused> for Problem {
             Refused::Full => Self::unavailable("More is waiting than can be held.", cause),
             Refused::Stopping => Self::unavailable("The service is stopping.", cause),
             Refused::Away(_) => Self::unavailable("The database is away.", cause),
-            Refused::Unstorable(why) => Self {
-                cause,
-                ..Self::unusable_delivery(format!("The delivery cannot be stored: {why}"))
-            },
+            Refused::Unstorable(_) => {
+                Self { cause, ..Self::unusable_delivery("The database cannot store it.") }
+            }
             Refused::Broken(why) => Self::internal(why),
         }
     }

@@ -247,12 +247,12 @@ pub(super) async fn take(
     }
     match service.ingest.take(understood).await {
         Ok(recorded) => Ok(Json(Taken::new(key, recorded))),
-        Err(ingest::Refused::Unstorable(why)) => {
-            let reason = format!("the delivery cannot be stored: {why}");
-            quarantine(&service, &delivery, &reason).await?;
-            Err(Problem::unusable_delivery(reason))
+        Err(refused) => {
+            if let ingest::Refused::Unstorable(_) = &refused {
+                quarantine(&service, &delivery, &refused.to_string()).await?;
+            }
+            Err(refused.into())
         }
-        Err(refused) => Err(refused.into()),
     }
 }
 

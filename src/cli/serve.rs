@@ -47,6 +47,8 @@ enum Error {
     Database(#[from] database::Error),
     #[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
     Schema(#[source] store::Error),
+    #[error("the database cannot be asked")]
+    Store(#[source] store::Error),
     #[error("the connections can no longer be accepted")]
     Accept(#[source] io::Error),
 }
@@ -100,7 +102,9 @@ async fn answer(
             tracing::info!(version = migration.version, "migrated: {}", migration.description);
         }
     }
-    let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Schema)?;
+    let buckets = Buckets::of_database(database.pool()).await.map_err(|error| {
+        if error.is_about_schema() { Error::Schema(error) } else { Error::Store(error) }
+    })?;
     let config::Ingest { writers, batch, queue } = config.ingest;
     let (ingest, writers) = Ingest::start(
         ingest::Settings { writers, batch, queue },

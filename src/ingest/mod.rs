@@ -25,7 +25,7 @@ use std::{
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::JoinSet,
 };
 
@@ -34,7 +34,7 @@ use crate::{
     store::{Buckets, Recorded},
 };
 pub use quarantine::Quarantine;
-use writer::{Job, Writer};
+use writer::{Answer, Job, Writer};
 
 /// How much is done at once, and how much may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,10 @@ pub struct Settings {
     /// The most deliveries that wait for one writer.
     pub queue: usize,
 }
+
+/// The most bytes of payload that are held until they are committed, by all
+/// writers together; a larger delivery is taken while there is no other.
+const MAX_WAITING_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Why a delivery was not taken. It may be sent again, unless it is unstorable.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,6 +75,8 @@ pub enum Refused {
 #[derive(Debug, Clone)]
 pub struct Ingest {
     queues: Arc<[mpsc::Sender<Job>]>,
+    /// A permit for each byte that may still be held.
+    room: Arc<Semaphore>,
 }
 
 /// The writers behind an [`Ingest`].
@@ -93,7 +99,8 @@ impl Ingest {
                 sender
             })
             .collect();
-        (Self { queues }, Writers(writers))
+        let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES as usize));
+        (Self { queues, room }, Writers(writers))
     }
 
     /// Commits a delivery and tells what it did. Once this was polled, the
@@ -103,7 +110,11 @@ impl Ingest {
     ///
     /// Where it was not committed, as far as is known.
     pub async fn take(&self, delivery: Delivery) -> Result<Recorded, Refused> {
-        let (answer, recorded) = oneshot::channel();
+        let bytes = u32::try_from(delivery.payload.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes.min(MAX_WAITING_BYTES));
+        let _room = room.map_err(|_| Refused::Full)?;
+        let (sender, recorded) = oneshot::channel();
+        let answer = Answer { sender, _room };
         let queue = self.queue_of(&delivery.key);
         queue.try_send(Job { delivery, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 use futures_util::FutureExt as _;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::timeout,
 };
 
@@ -18,6 +18,13 @@ use crate::{
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a batch may take. A server that has gone without a word would
+/// otherwise be waited for as long as the network's own patience lasts.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The most bytes of payload in one statement, unless one delivery has more.
+const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
 /// How often a batch is tried that Postgres rolled back for the sake of another
 /// transaction.
 const MAX_TRIES: u32 = 5;
@@ -26,7 +33,21 @@ const MAX_TRIES: u32 = 5;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) delivery: Delivery,
-    pub(super) answer: oneshot::Sender<Result<Recorded, Refused>>,
+    pub(super) answer: Answer,
+}
+
+/// Where to answer; with the room that the delivery takes until then.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) sender: oneshot::Sender<Result<Recorded, Refused>>,
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+impl Answer {
+    /// Nobody may wait any more; what is committed is committed all the same.
+    fn send(self, answer: Result<Recorded, Refused>) {
+        let _ = self.sender.send(answer);
+    }
 }
 
 /// One writer, with its connection and its queue.
@@ -35,11 +56,14 @@ pub(super) struct Writer {
     buckets: Buckets,
     batch: usize,
     jobs: mpsc::Receiver<Job>,
-    connection: Option<PgConnection>,
-    recorder: Recorder,
+    session: Option<Session>,
 }
 
-type Answer = oneshot::Sender<Result<Recorded, Refused>>;
+/// A connection, and what is remembered of what was written over it.
+struct Session {
+    connection: PgConnection,
+    recorder: Recorder,
+}
 
 impl Writer {
     pub(super) fn new(
@@ -48,8 +72,7 @@ impl Writer {
         batch: usize,
         jobs: mpsc::Receiver<Job>,
     ) -> Self {
-        let options = options.clone().options(store::BY_KEY);
-        Self { options, buckets, batch, jobs, connection: None, recorder: Recorder::default() }
+        Self { options: options.clone(), buckets, batch, jobs, session: None }
     }
 
     /// Commits until the queue is closed and empty.
@@ -65,64 +88,88 @@ impl Writer {
                 answers.push(answer);
             }
             for (bucket, (deliveries, answers)) in by_bucket {
-                self.commit(bucket, &deliveries, answers).await;
+                self.commit(bucket, deliveries, answers).await;
             }
         }
-        if let Some(connection) = self.connection {
+        if let Some(session) = self.session {
             // The server notices a closed socket too; a polite end is but quieter in its log.
-            let _ = connection.close().await;
+            let _ = session.connection.close().await;
         }
     }
 
     /// Commits a batch and answers it. Where it fails for what is in it, it is
     /// split until what is at fault stands alone.
-    async fn commit(&mut self, bucket: i32, deliveries: &[Delivery], mut answers: Vec<Answer>) {
-        match self.record(bucket, deliveries).await {
-            Ok(recorded) => {
-                for (answer, recorded) in answers.into_iter().zip(recorded) {
-                    // Nobody may wait any more; it is committed all the same.
-                    let _ = answer.send(Ok(recorded));
-                }
+    async fn commit(
+        &mut self,
+        bucket: i32,
+        mut deliveries: Vec<Delivery>,
+        mut answers: Vec<Answer>,
+    ) {
+        let bytes: usize = deliveries.iter().map(|delivery| delivery.payload.len()).sum();
+        if bytes > MAX_BATCH_BYTES && deliveries.len() > 1 {
+            return self.commit_by_halves(bucket, deliveries, answers).await;
+        }
+        let mut recorded = vec![None; deliveries.len()];
+        let result = self.record(bucket, &deliveries, &mut recorded).await;
+        // What is recorded is committed, also where the rest failed.
+        let mut places = recorded.iter();
+        deliveries.retain(|_| places.next().is_none_or(Option::is_none));
+        let mut left = Vec::with_capacity(deliveries.len());
+        for (answer, recorded) in answers.drain(..).zip(recorded) {
+            match recorded {
+                Some(recorded) => answer.send(Ok(recorded)),
+                None => left.push(answer),
             }
-            Err(error) if error.is_transient() => {
-                tracing::warn!(deliveries = deliveries.len(), %error, "a batch was not committed");
-                for answer in answers {
-                    let _ = answer.send(Err(Refused::Away(error.to_string())));
-                }
-            }
-            Err(error) if deliveries.len() > 1 => {
-                tracing::warn!(deliveries = deliveries.len(), %error, "a batch is split");
-                let middle = deliveries.len() / 2;
-                let rest = answers.split_off(middle);
-                Box::pin(self.commit(bucket, &deliveries[..middle], answers)).await;
-                Box::pin(self.commit(bucket, &deliveries[middle..], rest)).await;
-            }
-            Err(error) => {
-                let refused = if error.is_about_data() {
-                    Refused::Unstorable(error.to_string())
-                } else {
-                    Refused::Broken(error.to_string())
-                };
-                for answer in answers {
-                    let _ = answer.send(Err(refused.clone()));
-                }
-            }
+        }
+        let Err(error) = result else {
+            return;
+        };
+        let count = deliveries.len();
+        if error.is_transient() {
+            tracing::warn!(deliveries = count, %error, "a batch was not committed");
+            refuse(left, &Refused::Away(error.to_string()));
+        } else if count > 1 {
+            tracing::warn!(deliveries = count, %error, "a batch is split");
+            self.commit_by_halves(bucket, deliveries, left).await;
+        } else if error.is_about_data() {
+            refuse(left, &Refused::Unstorable(error.to_string()));
+        } else {
+            refuse(left, &Refused::Broken(error.to_string()));
         }
     }
 
-    /// Records a batch. A mistake of ours in it fails the batch, not the writer.
+    async fn commit_by_halves(
+        &mut self,
+        bucket: i32,
+        mut deliveries: Vec<Delivery>,
+        mut answers: Vec<Answer>,
+    ) {
+        let middle = deliveries.len() / 2;
+        let (other_deliveries, other_answers) =
+            (deliveries.split_off(middle), answers.split_off(middle));
+        Box::pin(self.commit(bucket, deliveries, answers)).await;
+        Box::pin(self.commit(bucket, other_deliveries, other_answers)).await;
+    }
+
+    /// Records a batch, as far as it goes. A mistake of ours in it fails the
+    /// batch, not the writer.
     async fn record(
         &mut self,
         bucket: i32,
         deliveries: &[Delivery],
-    ) -> Result<Vec<Recorded>, store::Error> {
-        let recorded = AssertUnwindSafe(self.try_record(bucket, deliveries)).catch_unwind().await;
-        recorded.unwrap_or_else(|_| {
-            // Whatever state they are in, nothing of it is used again.
-            self.connection = None;
-            self.recorder = Recorder::default();
-            Err(store::Error::Panicked)
-        })
+        recorded: &mut [Option<Recorded>],
+    ) -> Result<(), store::Error> {
+        let recording = AssertUnwindSafe(self.try_record(bucket, deliveries, recorded));
+        let result = match timeout(BATCH_TIMEOUT, recording.catch_unwind()).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panic)) => Err(store::Error::Panicked),
+            Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
+        };
+        if result.as_ref().is_err_and(|error| !error.is_about_data()) {
+            // Whatever state it is in, the next batch wants a sound one.
+            self.session = None;
+        }
+        result
     }
 
     /// Records a batch, again where Postgres asks for it.
@@ -130,36 +177,40 @@ impl Writer {
         &mut self,
         bucket: i32,
         deliveries: &[Delivery],
-    ) -> Result<Vec<Recorded>, store::Error> {
+        recorded: &mut [Option<Recorded>],
+    ) -> Result<(), store::Error> {
         let mut tries = 1;
         loop {
-            let result = match connect(&self.options, &mut self.connection).await {
-                Ok(connection) => self.recorder.record(connection, bucket, deliveries).await,
-                Err(error) => Err(error),
-            };
-            match result {
+            let Session { connection, recorder } =
+                connect(&self.options, &mut self.session).await?;
+            match recorder.record(connection, bucket, deliveries, recorded).await {
                 Err(error) if error.is_rollback() && tries < MAX_TRIES => tries += 1,
-                Err(error) => {
-                    // Whatever state it is in, the next batch wants a sound one.
-                    self.connection = None;
-                    return Err(error);
-                }
-                Ok(recorded) => return Ok(recorded),
+                result => return result,
             }
         }
     }
 }
 
-/// The connection, made where there is none.
-async fn connect<'c>(
+/// The session, begun where there is none.
+async fn connect<'s>(
     options: &PgConnectOptions,
-    connection: &'c mut Option<PgConnection>,
-) -> Result<&'c mut PgConnection, store::Error> {
-    if connection.is_none() {
-        let made = timeout(CONNECT_TIMEOUT, options.connect())
-            .await
-            .map_err(|_| sqlx::Error::PoolTimedOut)??;
-        *connection = Some(made);
+    session: &'s mut Option<Session>,
+) -> Result<&'s mut Session, store::Error> {
+    if session.is_none() {
+        let connecting = async {
+            let mut connection = options.connect().await?;
+            store::connection::for_writing(&mut connection, BATCH_TIMEOUT).await?;
+            Ok::<_, store::Error>(connection)
+        };
+        let connection =
+            timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        *session = Some(Session { connection, recorder: Recorder::default() });
     }
-    connection.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
+    session.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
+}
+
+fn refuse(answers: Vec<Answer>, refused: &Refused) {
+    for answer in answers {
+        answer.send(Err(refused.clone()));
+    }
 }

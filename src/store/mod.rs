@@ -11,6 +11,7 @@
 //! | [`quarantine`] | the table `quarantine`: its entries, and how many there may be |
 //! | [`api_keys`] | the table `api_keys` |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
+//! | [`connection`] | what connections are set to |
 //! | [`bucket`] | which bucket a call is in |
 //! | `codec` | domain types as Postgres types |
 //!
@@ -27,6 +28,7 @@ pub mod bucket;
 pub mod calls;
 mod change;
 mod codec;
+pub mod connection;
 pub mod events;
 pub mod quarantine;
 mod recent;
@@ -38,20 +40,6 @@ pub use record::{Recorded, Recorder, refold};
 
 /// The schema's migrations, the same files that `sqlx migrate run` takes.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
-
-/// Settings of a connection that does nothing but look up and write calls by
-/// their keys.
-///
-/// Each such statement has one right plan, whatever the statistics say: the
-/// index. So it is planned once, and never in the belief that a table is small,
-/// which a plan from its first minutes would keep as the table grows.
-pub const BY_KEY: [(&str, &str); 5] = [
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("jit", "off"),
-];
 
 /// Why the store could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -96,11 +84,12 @@ impl Error {
                 | sqlx::Error::WorkerCrashed,
             )
             | Self::Contended { .. } => true,
-            // Connection exceptions, no way in (28, 3D, 55: a password that is changed, a
-            // database that is restored), rolled back transactions, insufficient resources,
-            // operator intervention and system errors.
+            // Connection exceptions, a server that only reads (25006: it was demoted, or its
+            // disk is full), no way in (28, 3D, 55: a password that is changed, a database
+            // that is restored), rolled back transactions, insufficient resources, operator
+            // intervention and system errors.
             Self::Database(_) => {
-                self.is_of_class(&["08", "28", "3D", "40", "53", "55", "57", "58"])
+                self.is_of_class(&["08", "25006", "28", "3D", "40", "53", "55", "57", "58"])
             }
             Self::Corrupt { .. } | Self::Panicked => false,
         }

@@ -10,7 +10,7 @@ use super::calls::StoredCall;
 use crate::call::{CallKey, Fingerprint};
 
 /// The most events of a call that is remembered.
-const MAX_EVENTS: usize = 1024;
+const MAX_EVENTS: usize = 500;
 
 /// A call and all the events that it has.
 #[derive(Debug)]
@@ -19,33 +19,42 @@ pub(super) struct Remembered {
     pub(super) fingerprints: Vec<Fingerprint>,
 }
 
-/// Calls by key, at most twice as many as a generation has. When the younger
-/// generation is full it becomes the older one, which is forgotten.
+/// Calls by key, with at most twice as many events as a generation has. When the
+/// younger generation is full it becomes the older one, which is forgotten.
 #[derive(Debug)]
 pub(super) struct Recent {
     generation: usize,
     younger: HashMap<CallKey, Remembered>,
+    /// How many events have been put into the younger generation.
+    events: usize,
     older: HashMap<CallKey, Remembered>,
 }
 
 impl Recent {
     pub(super) fn new(generation: usize) -> Self {
-        Self { generation, younger: HashMap::new(), older: HashMap::new() }
+        Self { generation, younger: HashMap::new(), events: 0, older: HashMap::new() }
     }
 
     /// Takes a call out.
     pub(super) fn take(&mut self, key: &CallKey) -> Option<Remembered> {
-        self.younger.remove(key).or_else(|| self.older.remove(key))
+        let call = self.younger.remove(key);
+        if let Some(call) = &call {
+            self.events -= call.fingerprints.len();
+        }
+        call.or_else(|| self.older.remove(key))
     }
 
-    /// Puts a call in, unless it has very many events.
+    /// Puts a call in that is not in it, unless it has very many events.
     pub(super) fn put(&mut self, call: Remembered) {
         if call.fingerprints.len() > MAX_EVENTS {
             return;
         }
-        if self.younger.len() >= self.generation {
+        if self.events >= self.generation {
             self.older = std::mem::take(&mut self.younger);
+            self.events = 0;
         }
-        self.younger.insert(call.stored.key.clone(), call);
+        self.events += call.fingerprints.len();
+        let replaced = self.younger.insert(call.stored.key.clone(), call);
+        debug_assert!(replaced.is_none(), "a call is taken out before it is put back");
     }
 }

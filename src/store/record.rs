@@ -38,9 +38,10 @@ use crate::call::{Attempt, CallKey, Delivery, Direction, Disposition, Fingerprin
 /// more.
 const MAX_ROUNDS: u32 = 8;
 
-/// How many calls a recorder remembers for certain; up to twice as many by
-/// chance. One takes about a kilobyte.
-const REMEMBERED_CALLS: usize = 8192;
+/// Of how many events a recorder remembers the calls for certain; of up to twice
+/// as many by chance. A call of five events takes about a kilobyte, each further
+/// one at most 300 bytes.
+const REMEMBERED_EVENTS: usize = 40_000;
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,11 @@ pub struct Recorded {
     pub status: Status,
 }
 
-/// Records batches, one after the other.
+/// Records batches, one after the other, over one connection.
+///
+/// What it remembers of a call is only ever compared with, by the version; but a
+/// database that is set back to an earlier state has versions that mean something
+/// else. That ends the connections, so a recorder is good for one connection.
 #[derive(Debug)]
 pub struct Recorder {
     recent: Recent,
@@ -61,31 +66,31 @@ pub struct Recorder {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { recent: Recent::new(REMEMBERED_CALLS) }
+        Self { recent: Recent::new(REMEMBERED_EVENTS) }
     }
 }
 
 impl Recorder {
-    /// Commits a batch of deliveries, all of calls in one bucket, with all that
-    /// they do. Gives what became of each, in their order.
+    /// Commits those of a batch of deliveries, all of calls in one bucket, that
+    /// are not recorded yet, with all that they do. Notes what became of each.
     ///
     /// # Errors
     ///
     /// Where the database refuses, a row cannot be, or other writers kept
     /// changing the calls. Calls are committed one by one or together, never by
-    /// halves; a batch that failed may be given again as it is.
+    /// halves: what is noted is committed, and the rest may be given again.
     pub async fn record(
         &mut self,
         conn: &mut PgConnection,
         bucket: i32,
         batch: &[Delivery],
-    ) -> Result<Vec<Recorded>, Error> {
-        let mut recorded = vec![None; batch.len()];
+        recorded: &mut [Option<Recorded>],
+    ) -> Result<(), Error> {
         for round in 0..MAX_ROUNDS {
             let mut changes =
                 group(batch, (0..batch.len()).filter(|index| recorded[*index].is_none()));
             if changes.is_empty() {
-                break;
+                return Ok(());
             }
             match round {
                 0 => {
@@ -103,14 +108,15 @@ impl Recorder {
                 }
             }
             for change in changes.into_values().filter(|change| change.is_written) {
-                change.answer(batch, &mut recorded);
+                change.answer(batch, recorded);
                 self.remember(change);
             }
         }
-        recorded
-            .into_iter()
-            .collect::<Option<Vec<Recorded>>>()
-            .ok_or(Error::Contended { rounds: MAX_ROUNDS })
+        if recorded.iter().all(Option::is_some) {
+            Ok(())
+        } else {
+            Err(Error::Contended { rounds: MAX_ROUNDS })
+        }
     }
 
     /// Spares the reading of a call, if it is remembered or seems to be new.

@@ -4,8 +4,13 @@
 
 use std::{collections::HashSet, process::Command};
 
+use callstate::{
+    ingest::{Ingest, Refused, Settings},
+    recho::{self, Receipt},
+    store::Buckets,
+};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::support::{
@@ -174,6 +179,28 @@ async fn while_the_database_is_away_it_says_so_and_then_goes_on() {
 }
 
 #[tokio::test]
+async fn a_database_that_only_reads_is_away_too() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut conn = database.connect().await;
+    for (read_only, status) in [("on", 503), ("off", 200)] {
+        // As a primary that was demoted, or whose disk is full.
+        let alter = format!(
+            "do $$ begin execute format('alter database %I set default_transaction_read_only = {read_only}',
+                current_database()); end $$"
+        );
+        conn.execute("set default_transaction_read_only = off").await.unwrap();
+        conn.execute(AssertSqlSafe(alter)).await.unwrap();
+        cut_connections(&mut conn).await;
+        // Whoever uses a connection first that was cut notices it.
+        service.deliver(fixture("outbound_busy")).await;
+        let answer = service.deliver(fixture("outbound_busy")).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert_eq!(service.get("/health/ready").await.status, status);
+    }
+}
+
+#[tokio::test]
 async fn more_than_can_be_held_is_refused_at_once() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
@@ -245,45 +272,55 @@ async fn a_stop_commits_and_answers_what_was_accepted() {
     assert_eq!(stored(&mut database.connect().await).await.len(), answered);
 }
 
+/// A database that cannot store the events of the call `bad`.
+async fn database_that_refuses_one() -> Database {
+    let database = Database::create().await;
+    let trigger = "create function refuse() returns trigger language plpgsql as
+            $$ begin raise 'this one is bad' using errcode = '22000'; end $$;
+        create trigger refuse before insert on events for each row
+            when (new.call_id = 'bad') execute function refuse()";
+    database.connect().await.execute(trigger).await.unwrap();
+    database
+}
+
+#[tokio::test]
+async fn what_the_database_cannot_store_is_refused_and_kept_in_quarantine() {
+    let database = database_that_refuses_one().await;
+    let service = Service::start(&database).await;
+    let answer = service.deliver(delivery("OUTBOUND_CALL_BUSY", "bad", 1, None).to_string()).await;
+    let detail = answer.problem(422);
+    assert!(!detail.contains("this one is bad"), "what Postgres says is for the log: {detail}");
+    let kept = "select convert_from(body, 'UTF8'), reason from quarantine";
+    let kept = database.connect().await.fetch_one(kept).await.unwrap();
+    assert!(kept.get::<String, _>(0).contains("\"bad\""));
+    assert!(kept.get::<String, _>(1).contains("this one is bad"));
+}
+
 #[tokio::test]
 async fn a_bad_event_fails_alone() {
-    let database = Database::create().await;
-    database
-        .connect()
-        .await
-        .execute(
-            "create function refuse() returns trigger language plpgsql as
-                $$ begin raise 'this one is bad' using errcode = '22000'; end $$;
-            create trigger refuse before insert on events for each row
-                when (new.call_id = 'bad') execute function refuse()",
-        )
-        .await
-        .unwrap();
-    let service = Service::start_with(&database, |command| {
-        command.env("CALLSTATE_INGEST_WRITERS", "1");
-    })
-    .await;
-    let mut lock = Lock::take(&database).await;
-    let deliver =
-        |call: &str| service.deliver(delivery("OUTBOUND_CALL_BUSY", call, 1, None).to_string());
-    // The first keeps the writer busy, so that all the others come to be one batch.
-    let first = deliver("first");
-    let others: FuturesUnordered<_> =
-        ["a", "b", "bad", "c", "d", "e"].map(&deliver).into_iter().collect();
-    let release = async {
-        lock.somebody_waits().await;
-        lock.release().await;
+    let database = database_that_refuses_one().await;
+    let pool = database.pool().await;
+    let buckets = Buckets::of_database(&pool).await.unwrap();
+    let settings = Settings { writers: 1, batch: 512, queue: 512 };
+    let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
+    let receipt = Receipt {
+        endpoint: "default",
+        received_at: chrono::DateTime::UNIX_EPOCH,
+        provider_utc_offset: chrono::Offset::fix(&chrono::Utc),
     };
-    let (first, others, ()) = tokio::join!(first, others.collect::<Vec<_>>(), release);
-    first.ok();
-    let (good, bad): (Vec<_>, Vec<_>) = others.iter().partition(|answer| answer.status == 200);
-    assert_eq!((good.len(), bad.len()), (5, 1));
-    assert!(bad[0].problem(422).contains("this one is bad"));
-    let mut conn = database.connect().await;
-    assert_eq!(stored(&mut conn).await.len(), 6);
-    let kept = conn.fetch_one("select convert_from(body, 'UTF8') from quarantine").await.unwrap();
-    assert!(kept.get::<String, _>(0).contains("\"bad\""));
+    // All are queued before the writer, which has the same thread, gets to run: they are one batch.
+    let taken = ["a", "b", "bad", "c", "d", "e"].map(|call| {
+        let body = delivery("OUTBOUND_CALL_BUSY", call, 1, None).to_string();
+        ingest.take(recho::read(body.as_bytes(), receipt).expect("it can be understood"))
+    });
+    let taken = futures_util::future::join_all(taken).await;
+    let refused: Vec<bool> = taken.iter().map(Result::is_err).collect();
+    assert_eq!(refused, [false, false, true, false, false, false]);
+    assert!(matches!(taken[2], Err(Refused::Unstorable(_))), "{:?}", taken[2]);
+    assert_eq!(stored(&mut database.connect().await).await.len(), 5);
     assert_no_difference(&database.url());
+    drop(ingest);
+    writers.finish().await;
 }
 
 /// Ends all connections of the database but this one, whatever they are in the middle of.

@@ -1,16 +1,17 @@
 //! The schema: as the program wants it, documented, and ready to be
 //! distributed.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, path::Path, process::Command};
 
 use callstate::{
     access::Scope,
     call::{CallId, CallKey, Direction, Disposition, ProjectId, Status},
+    postgres::binaries::Programs,
     store::{Buckets, MIGRATOR},
 };
 use sqlx::Executor as _;
 
-use crate::support::Database;
+use crate::support::{Database, Service, delivery::fixture};
 
 #[tokio::test]
 async fn every_table_and_column_has_a_comment() {
@@ -99,11 +100,14 @@ async fn the_program_and_postgres_agree_on_the_bucket_of_a_call() {
             call_id: CallId::new(call_id).unwrap(),
             project_id: ProjectId::new(project_id).unwrap(),
         };
-        let by_postgres =
-            sqlx::query_scalar!("select callstate_bucket($1, $2)", project_id, call_id)
-                .fetch_one(&mut connection)
-                .await
-                .unwrap();
+        let by_postgres = sqlx::query_scalar!(
+            "select callstate_bucket($1, $2, callstate_buckets())",
+            project_id,
+            call_id
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
         assert_eq!(by_postgres, Some(buckets.of(&key)), "{key}");
     }
 }
@@ -118,4 +122,31 @@ async fn the_migrations_are_all_applied_and_named_as_they_are_kept() {
     let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
     assert_eq!(applied, known);
     assert!(known.is_sorted());
+}
+
+/// As `pg_dump` and `pg_restore` do it, functions are found by no search path.
+#[tokio::test]
+async fn a_dump_can_be_restored() {
+    let (from, to) = (Database::create().await, Database::create().await);
+    let service = Service::start(&from).await;
+    service.deliver(fixture("outbound_busy")).await.ok();
+    let clear = "drop schema public cascade; create schema public";
+    to.connect().await.execute(clear).await.unwrap();
+
+    let programs = Programs::installed(None, Path::new("/nowhere")).expect("Postgres is installed");
+    let run = |program: &str, arguments: &[&str]| {
+        let path = programs[0].dir.join(program);
+        let output = Command::new(path).args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let dump = run("pg_dump", &["--no-owner", "--dbname", &from.url()]);
+    let file = format!("{}/dump-{}.sql", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::write(&file, dump).unwrap();
+    let quiet = ["--quiet", "--set", "ON_ERROR_STOP=1", "--output", "/dev/null"];
+    run("psql", &[&quiet[..], &["--file", &file, &to.url()]].concat());
+    std::fs::remove_file(&file).unwrap();
+    let restored = Service::start(&to).await;
+    assert_eq!(restored.get("/calls/out-08").await.ok()["status"], "BUSY");
+    assert_eq!(restored.deliver(fixture("outbound_busy")).await.ok()["disposition"], "duplicate");
 }

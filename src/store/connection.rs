@@ -1,0 +1,72 @@
+//! What connections are set to.
+//!
+//! By statements rather than at the start of the connection, since poolers refuse
+//! most parameters there.
+
+use std::time::Duration;
+
+use sqlx::{Executor as _, PgConnection, PgExecutor};
+
+use super::Error;
+
+/// A look-up or a write by keys has one right plan, whatever the statistics say:
+/// the index. So it is planned once, and never in the belief that a table is
+/// small, which a plan from its first minutes would keep as the table grows.
+const BY_KEY: &str = "
+    set plan_cache_mode = force_generic_plan;
+    set enable_seqscan = off;
+    set enable_hashjoin = off;
+    set enable_mergejoin = off;
+    set jit = off;
+";
+
+/// Sets a connection up for looking up by keys.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn for_reading(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    conn.execute(BY_KEY).await?;
+    Ok(())
+}
+
+/// Sets a connection up for committing: a commit is on disk when it is told,
+/// whatever the role or the database says, and a statement ends in time even if
+/// nobody waits for it any more.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn for_writing(conn: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
+    for_reading(conn).await?;
+    sqlx::query!(
+        r#"
+        select set_config('statement_timeout', $1, false) as timeout,
+            -- stricter settings than 'on' stay
+            case when current_setting('synchronous_commit') in ('off', 'local')
+                then set_config('synchronous_commit', 'on', false)
+            end as durability
+        "#,
+        timeout.as_millis().to_string(),
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(())
+}
+
+/// Whether the database has our schema and takes writes: a standby does not.
+///
+/// # Errors
+///
+/// Where the database cannot be asked.
+pub async fn can_be_written(executor: impl PgExecutor<'_>) -> Result<bool, Error> {
+    let read_only = sqlx::query_scalar!(
+        r#"
+        select current_setting('transaction_read_only')::boolean as "read_only!"
+        from callstate_buckets()
+        "#
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok(!read_only)
+}
