@@ -112,9 +112,9 @@ impl Ingest {
     pub async fn take(&self, delivery: Delivery) -> Result<Recorded, Refused> {
         let bytes = u32::try_from(delivery.payload.len()).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes.min(MAX_WAITING_BYTES));
-        let _room = room.map_err(|_| Refused::Full)?;
+        let room = room.map_err(|_| Refused::Full)?;
         let (sender, recorded) = oneshot::channel();
-        let answer = Answer { sender, _room };
+        let answer = Answer { sender, _room: room };
         let queue = self.queue_of(&delivery.key);
         queue.try_send(Job { delivery, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
