@@ -15,6 +15,7 @@
 //!
 //! Deliberately absent: HTTP, and what makes a delivery authentic.
 
+pub mod counters;
 pub mod quarantine;
 mod writer;
 
@@ -33,6 +34,7 @@ use crate::{
     call::{CallKey, Delivery},
     store::{Buckets, Recorded},
 };
+use counters::Counters;
 pub use quarantine::Quarantine;
 use writer::{Job, Writer};
 
@@ -71,6 +73,7 @@ pub enum Refused {
 #[derive(Debug, Clone)]
 pub struct Ingest {
     queues: Arc<[mpsc::Sender<Job>]>,
+    counters: Counters,
 }
 
 /// The writers behind an [`Ingest`].
@@ -86,14 +89,17 @@ impl Ingest {
         buckets: Buckets,
     ) -> (Self, Writers) {
         let mut writers = JoinSet::new();
+        let counters = Counters::default();
         let queues = (0..settings.writers.max(1))
             .map(|_| {
                 let (sender, jobs) = mpsc::channel(settings.queue.max(1));
-                writers.spawn(Writer::new(options, buckets, settings.batch.max(1), jobs).run());
+                let counters = counters.clone();
+                let writer = Writer::new(options, buckets, settings.batch.max(1), jobs, counters);
+                writers.spawn(writer.run());
                 sender
             })
             .collect();
-        (Self { queues }, Writers(writers))
+        (Self { queues, counters }, Writers(writers))
     }
 
     /// Commits a delivery and tells what it did. Once this was polled, the
@@ -110,6 +116,18 @@ impl Ingest {
             mpsc::error::TrySendError::Closed(_) => Refused::Stopping,
         })?;
         recorded.await.unwrap_or(Err(Refused::Stopping))
+    }
+
+    /// How many deliveries wait for the writers.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
+    }
+
+    /// What the writers count.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The queue of the writer that commits a call's deliveries.

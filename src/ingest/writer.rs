@@ -1,6 +1,10 @@
 //! A writer: commits what has gathered, then answers all of it.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt as _;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
@@ -9,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Refused;
+use super::{Refused, counters::Counters};
 use crate::{
     call::Delivery,
     store::{self, Buckets, Recorded, Recorder},
@@ -37,6 +41,7 @@ pub(super) struct Writer {
     jobs: mpsc::Receiver<Job>,
     connection: Option<PgConnection>,
     recorder: Recorder,
+    counters: Counters,
 }
 
 type Answer = oneshot::Sender<Result<Recorded, Refused>>;
@@ -47,9 +52,11 @@ impl Writer {
         buckets: Buckets,
         batch: usize,
         jobs: mpsc::Receiver<Job>,
+        counters: Counters,
     ) -> Self {
         let options = options.clone().options(store::BY_KEY);
-        Self { options, buckets, batch, jobs, connection: None, recorder: Recorder::default() }
+        let recorder = Recorder::default();
+        Self { options, buckets, batch, jobs, connection: None, recorder, counters }
     }
 
     /// Commits until the queue is closed and empty.
@@ -92,6 +99,7 @@ impl Writer {
             }
             Err(error) if deliveries.len() > 1 => {
                 tracing::warn!(deliveries = deliveries.len(), %error, "a batch is split");
+                self.counters.splits.inc();
                 let middle = deliveries.len() / 2;
                 let rest = answers.split_off(middle);
                 Box::pin(self.commit(bucket, &deliveries[..middle], answers)).await;
@@ -116,7 +124,12 @@ impl Writer {
         bucket: i32,
         deliveries: &[Delivery],
     ) -> Result<Vec<Recorded>, store::Error> {
+        let begun = Instant::now();
         let recorded = AssertUnwindSafe(self.try_record(bucket, deliveries)).catch_unwind().await;
+        #[expect(clippy::cast_precision_loss, reason = "a batch has some thousands at most")]
+        self.counters.batch_deliveries.observe(deliveries.len() as f64);
+        self.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
+        self.counters.contended_rounds.inc_by(self.recorder.take_contended_rounds());
         recorded.unwrap_or_else(|_| {
             // Whatever state they are in, nothing of it is used again.
             self.connection = None;

@@ -57,11 +57,13 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct Recorder {
     recent: Recent,
+    /// How often calls were decided again since this was last asked.
+    contended_rounds: u64,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { recent: Recent::new(REMEMBERED_CALLS) }
+        Self { recent: Recent::new(REMEMBERED_CALLS), contended_rounds: 0 }
     }
 }
 
@@ -87,6 +89,7 @@ impl Recorder {
             if changes.is_empty() {
                 break;
             }
+            self.contended_rounds += u64::from(round > 0);
             match round {
                 0 => {
                     for change in changes.values_mut() {
@@ -111,6 +114,12 @@ impl Recorder {
             .into_iter()
             .collect::<Option<Vec<Recorded>>>()
             .ok_or(Error::Contended { rounds: MAX_ROUNDS })
+    }
+
+    /// How often calls were decided again, since they were not as was thought,
+    /// from the last time that this was asked.
+    pub fn take_contended_rounds(&mut self) -> u64 {
+        std::mem::take(&mut self.contended_rounds)
     }
 
     /// Spares the reading of a call, if it is remembered or seems to be new.
