@@ -174,6 +174,7 @@ fn service() -> (Runtime, Router, Writers) {
         trusted_proxies: Vec::new(),
     };
     let (keyring, _) = api::Keyring::start(pool.clone(), false);
+    let lookup = api::Lookup::start(&pool, buckets);
     let router = api::router(Service {
         quarantine: Quarantine::new(pool.clone(), bounds),
         pool,
@@ -183,6 +184,7 @@ fn service() -> (Runtime, Router, Writers) {
         endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
         keyring,
         edge: Arc::new(api::Edge::new(settings)),
+        lookup,
     });
     drop(guard);
     (runtime, router, writers)

@@ -15,14 +15,20 @@ comment on function callstate_buckets() is
     'The number of buckets. Set when the database is created, never changed after.';
 
 -- md5 is the hash that Postgres computes over text immutably. The identifiers
--- hold no control characters, so the line feed keeps them apart.
+-- hold no control characters, so the line feed keeps them apart. Not in SQL: a
+-- check would have it inlined, and so parsed and planned anew, in each statement
+-- that writes.
 create function callstate_bucket(project_id text, call_id text) returns int
-    language sql immutable parallel safe
-    return case callstate_buckets()
-        when 1 then 0
-        else (('x' || left(md5(project_id || e'\n' || call_id), 8))::bit(32)::bigint
-              % callstate_buckets())::int
-    end;
+    language plpgsql immutable parallel safe
+    as $$
+    begin
+        if callstate_buckets() = 1 then
+            return 0;
+        end if;
+        return (('x' || left(md5(project_id || e'\n' || call_id), 8))::bit(32)::bigint
+                % callstate_buckets())::int;
+    end
+    $$;
 
 comment on function callstate_bucket(text, text) is
     'The bucket of a call: a fixed hash of its project and its id, modulo the number of buckets.';

@@ -9,6 +9,10 @@
 -- a call by its id alone. They are compared by their bytes ("C"), as the
 -- program compares them.
 --
+-- Postgres prepares every check anew for each statement that writes, so there is
+-- but one, of what only the database can hold the program to. `callstate verify`
+-- finds the rest.
+--
 -- Locks: none that matter, it only creates types and tables.
 
 create type call_direction as enum ('outbound', 'inbound');
@@ -71,9 +75,7 @@ create table calls (
     updated_at timestamptz not null,
     last_delivered_at timestamptz not null,
     primary key (bucket, call_id, project_id),
-    check (bucket = callstate_bucket(project_id, call_id)),
-    check (version > 0),
-    check (event_count > 0)
+    check (bucket = callstate_bucket(project_id, call_id))
 )
 -- A call is rewritten a few times soon after it was written: the room left in
 -- each page keeps the new versions there and out of the index (HOT).
@@ -127,10 +129,7 @@ create table events (
     last_delivered_at timestamptz not null,
     payload json not null,
     primary key (bucket, call_id, project_id, fingerprint),
-    check (bucket = callstate_bucket(project_id, call_id)),
-    check (octet_length(fingerprint) = 32),
-    check (effective_at = coalesce(occurred_at, received_at)),
-    check (delivery_count > 0)
+    check (bucket = callstate_bucket(project_id, call_id))
 );
 
 comment on table events is 'Events, append-only, one row for each distinct thing that the provider said of a call.';

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     call::{Attempt, CallError, CallId, CallSid, ClientId, Direction, ProjectId, Status},
-    store::calls::{FoundCall, by_call_id},
+    store::calls::{FoundCall, Wanted},
 };
 
 /// A call, whole.
@@ -116,7 +116,7 @@ pub(super) async fn show(
     let mut query = Query::of(&uri);
     let projects = caller.projects(query.take_project_id().as_ref());
     query.finish()?;
-    let found = by_call_id(&service.pool, service.buckets, &call_id, &projects).await?;
+    let found = service.lookup.find(Wanted { call_id: call_id.clone(), projects }).await?;
     let found = only_one(found, &call_id, |found| &found.stored.key.project_id)?;
     Ok(Json(found.into()))
 }

@@ -27,6 +27,7 @@ pub mod edge;
 mod health;
 mod history;
 pub mod keyring;
+mod lookup;
 mod metrics;
 mod page;
 mod problem;
@@ -57,6 +58,7 @@ use crate::{
 };
 pub use edge::Edge;
 pub use keyring::Keyring;
+pub use lookup::Lookup;
 pub use problem::Problem;
 use webhooks::Endpoints;
 
@@ -79,6 +81,8 @@ pub struct Service {
     pub keyring: Keyring,
     /// What holds for every request.
     pub edge: Arc<Edge>,
+    /// Where to ask for calls.
+    pub lookup: Lookup,
 }
 
 /// The templates of all routes: requests are counted by them.

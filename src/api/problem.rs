@@ -153,6 +153,12 @@ impl Problem {
 
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&store::Error> for Problem {
+    fn from(error: &store::Error) -> Self {
         if error.is_transient() {
             Self::unavailable("The database is away.", Some(error.to_string()))
         } else {

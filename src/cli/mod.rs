@@ -34,8 +34,8 @@ mod simulate;
 mod state_machine;
 mod stop;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -261,10 +261,15 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+/// Runs a command on half of the processors: Postgres, which does as much of the
+/// work, is most often on the same machine. `TOKIO_WORKER_THREADS` says otherwise.
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)?;
-    runtime.block_on(command)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        builder.worker_threads((processors / 2).max(1));
+    }
+    builder.enable_all().build().map_err(Failure::new)?.block_on(command)
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ const DATABASE_CONNECTIONS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_MAX_DELIVERY_BYTES: usize = 1024 * 1024;
 /// A kilobyte, which any delivery needs, to what a request may hold in memory.
 const MAX_DELIVERY_BYTES: RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
-const DEFAULT_INGEST: Ingest = Ingest { writers: 2, batch: 512, queue: 4096 };
+const DEFAULT_INGEST: Ingest = Ingest { writers: 1, batch: 512, queue: 4096 };
 /// More than a database has use for.
 const INGEST_WRITERS: RangeInclusive<usize> = 1..=64;
 /// What Postgres takes in one statement without breaking sweat.

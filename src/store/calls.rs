@@ -103,21 +103,39 @@ pub struct FoundCall {
     pub errors: Vec<ToldError>,
 }
 
-/// The calls of that id, one in each of those projects that has one, in the
-/// order of their projects.
+/// A question for a call: the calls of that id, one in each of those projects
+/// that has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The id.
+    pub call_id: CallId,
+    /// The projects that may be shown.
+    pub projects: Projects,
+}
+
+/// The answers to some questions, in their order; each in the order of projects.
 ///
 /// # Errors
 ///
 /// Where the database cannot be asked, or a row cannot be.
-pub async fn by_call_id(
+pub async fn find(
     executor: impl PgExecutor<'_>,
     buckets: Buckets,
-    call_id: &CallId,
-    projects: &Projects,
-) -> Result<Vec<FoundCall>, Error> {
-    sqlx::query!(
+    wanted: &[&Wanted],
+) -> Result<Vec<Vec<FoundCall>>, Error> {
+    let (mut places, mut call_ids, mut project_ids) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, Wanted { call_id, projects }) in (0..).zip(wanted) {
+        let ids = projects.ids();
+        let ids = ids.map_or_else(|| vec![None], |ids| ids.into_iter().map(Some).collect());
+        for project_id in ids {
+            places.push(place);
+            call_ids.push(call_id.as_str());
+            project_ids.push(project_id);
+        }
+    }
+    let rows = sqlx::query!(
         r#"
-        select project_id, call_id, version,
+        select wanted.place as "place!", found.project_id, found.call_id, version,
             direction as "direction: Direction", status as "status: Status",
             attempts as "attempts: Json<Vec<Attempt>>", client_id, provider_status,
             has_errors, event_count, anomaly_count,
@@ -130,23 +148,30 @@ pub async fn by_call_id(
                     jsonb_build_array(event_id, errors) order by effective_at, rank, fingerprint
                 )
                 from events
-                where events.bucket = calls.bucket
-                    and events.call_id = calls.call_id
-                    and events.project_id = calls.project_id
+                where events.bucket = found.bucket
+                    and events.call_id = found.call_id
+                    and events.project_id = found.project_id
                     and errors is not null
             ) end as "told: Json<Vec<(Uuid, Vec<CallError>)>>"
-        from calls
-        where bucket = any($1) and call_id = $2 and ($3::text[] is null or project_id = any($3))
-        order by project_id
+        from unnest($2::int[], $3::text[], $4::text[]) as wanted (place, call_id, project_id)
+        cross join lateral (
+            select *
+            from calls
+            where bucket = any($1) and call_id = wanted.call_id
+                and (wanted.project_id is null or project_id = wanted.project_id)
+            -- looked up one by one, whatever the statistics say
+            offset 0
+        ) as found
         "#,
         &buckets.all(),
-        call_id.as_str(),
-        projects.ids() as Option<Vec<&str>>,
+        &places,
+        &call_ids as &[&str],
+        &project_ids as &[Option<&str>],
     )
     .fetch_all(executor)
-    .await?
-    .into_iter()
-    .map(|row| {
+    .await?;
+    let mut answers: Vec<Vec<FoundCall>> = wanted.iter().map(|_| Vec::new()).collect();
+    for row in rows {
         let told = row.told.map_or_else(Vec::new, |told| told.0);
         let stored = CallRow {
             project_id: row.project_id,
@@ -177,9 +202,14 @@ pub async fn by_call_id(
                 errors.into_iter().map(move |error| ToldError { event_id, error })
             })
             .collect();
-        Ok(FoundCall { stored, errors })
-    })
-    .collect()
+        if let Some(answer) = usize::try_from(row.place).ok().and_then(|at| answers.get_mut(at)) {
+            answer.push(FoundCall { stored, errors });
+        }
+    }
+    for answer in &mut answers {
+        answer.sort_unstable_by(|a, b| a.stored.key.cmp(&b.stored.key));
+    }
+    Ok(answers)
 }
 
 /// The keys of the calls of that id, one in each of those projects that has one,

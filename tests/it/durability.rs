@@ -2,7 +2,7 @@
 //!
 //! The faults are real: processes are killed, connections cut, the tables locked and the database closed.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, process::Command};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
@@ -118,9 +118,12 @@ async fn three_instances_make_the_same_calls_of_the_same_traffic() {
     const CALLS: usize = 100;
     const COPIES: usize = 5;
     let database = Database::create().await;
+    let two_writers = |command: &mut Command| {
+        command.env("CALLSTATE_INGEST_WRITERS", "2");
+    };
     let (a, b, c) = tokio::join!(
-        Service::start(&database),
-        Service::start(&database),
+        Service::start_with(&database, two_writers),
+        Service::start_with(&database, two_writers),
         Service::start(&database),
     );
     let answers = Provider::start(shuffled(CALLS, COPIES), &[&a, &b, &c]).finish().await;
@@ -213,7 +216,10 @@ async fn what_was_taken_is_committed_though_the_client_has_gone() {
 #[tokio::test]
 async fn a_stop_commits_and_answers_what_was_accepted() {
     let database = Database::create().await;
-    let service = Service::start(&database).await;
+    let service = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_INGEST_WRITERS", "2");
+    })
+    .await;
     let mut lock = Lock::take(&database).await;
     let bodies = (0..8).map(|call| delivery("OUTBOUND_CALL_BUSY", &call.to_string(), 1, None));
     let requests: Vec<_> = bodies

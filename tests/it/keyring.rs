@@ -9,7 +9,8 @@ use axum::{
 use callstate::{
     access::{ApiKey, Grant, KeyName, Projects, Scope},
     api::{
-        Edge, Keyring, Service, edge, keyring::Uses, router, tally::Deliveries, webhooks::Endpoints,
+        Edge, Keyring, Lookup, Service, edge, keyring::Uses, router, tally::Deliveries,
+        webhooks::Endpoints,
     },
     clock::Clock,
     ingest::{Ingest, Quarantine, Settings, Writers},
@@ -72,6 +73,7 @@ impl Instance {
             endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
             keyring,
             edge: Arc::new(Edge::new(edge())),
+            lookup: Lookup::start(pool, buckets),
         };
         Self { service, writers, uses }
     }
