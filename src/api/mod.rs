@@ -185,14 +185,14 @@ mod tests {
     }
 
     async fn ask(routes: Router, answer_timeout: Duration) -> Response {
-        let request = Request::get("/").body(Body::empty()).unwrap();
+        let request = Request::get("/health/live").body(Body::empty()).unwrap();
         at_edge(routes, edge(answer_timeout)).oneshot(request).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_handler_that_panics_answers_with_a_problem_that_tells_nothing() {
-        let routes =
-            Router::new().route("/", get(async || -> &str { panic!("the secret is out") }));
+        let routes = Router::new()
+            .route("/health/live", get(async || -> &str { panic!("the secret is out") }));
         let response = ask(routes, Duration::from_mins(1)).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
@@ -204,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_handler_that_never_ends_is_given_up() {
-        let routes = Router::new().route("/", get(std::future::pending::<()>));
+        let routes = Router::new().route("/health/live", get(std::future::pending::<()>));
         let response = ask(routes, Duration::from_millis(1)).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
