@@ -109,7 +109,7 @@ pub(crate) fn proof(data: &[u8]) {
 }
 
 /// The routes that take parameters.
-const ROUTES: [&str; 8] = [
+const ROUTES: [&str; 9] = [
     "/calls/",
     "/calls/c?",
     "/calls/c/history?",
@@ -117,6 +117,7 @@ const ROUTES: [&str; 8] = [
     "/quarantine?",
     "/quarantine?cursor=",
     "/quarantine/",
+    "/metrics?",
     "/",
 ];
 
@@ -140,7 +141,7 @@ pub(crate) fn question(data: &[u8]) {
     SERVICE.with(|(runtime, router, _)| {
         let Ok(response) = runtime.block_on(router.clone().oneshot(request));
         let status = response.status().as_u16();
-        assert!([200, 400, 404, 405, 503].contains(&status), "{status}");
+        assert!([200, 400, 404, 405, 414, 503].contains(&status), "{status}");
     });
 }
 
@@ -157,8 +158,21 @@ fn service() -> (Runtime, Router, Writers) {
     let (ingest, writers) =
         Ingest::start(Settings { writers: 1, batch: 1, queue: 1 }, &options, buckets);
     let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
-    let endpoints =
-        Endpoints { by_name: BTreeMap::new(), provider_utc_offset: UTC, max_body: 1024 };
+    let endpoints = Endpoints {
+        by_name: BTreeMap::new(),
+        provider_utc_offset: UTC,
+        max_body: 1024,
+        deliveries: api::tally::Deliveries::default(),
+    };
+    let settings = api::edge::Settings {
+        max_connections: 1,
+        read_timeout: Duration::from_mins(1),
+        idle_timeout: Duration::from_mins(1),
+        answer_timeout: Duration::from_mins(1),
+        hosts: None,
+        cors_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+    };
     let (keyring, _) = api::Keyring::start(pool.clone(), false);
     let lookup = api::Lookup::start(&pool, buckets);
     let router = api::router(Service {
@@ -169,6 +183,7 @@ fn service() -> (Runtime, Router, Writers) {
         clock: Clock::fixed(NOW),
         endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
         keyring,
+        edge: Arc::new(api::Edge::new(settings)),
         lookup,
     });
     drop(guard);

@@ -4,7 +4,8 @@
 //! An error is logged once, where it stops being passed on, with all its
 //! causes ([`Causes`]). A panic is one line like any other.
 //!
-//! No bodies of deliveries, no headers and no personal data are logged.
+//! No bodies of deliveries, no headers and no personal data are logged, but for
+//! the addresses of those who were refused for want of a proof or a key.
 //! Deliberately absent: log files and rotation, which belong to whatever reads stderr.
 
 use std::error::Error;

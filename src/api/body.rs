@@ -1,10 +1,13 @@
 //! The body of a request, read whole and within bounds.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, Bytes, HttpBody as _},
     http::{HeaderMap, header},
 };
 use http_body_util::BodyExt as _;
+use tokio::time::timeout;
 
 /// How much beyond the limit is still read, in bytes, though nothing is kept of
 /// it: a client that is cut off while it sends does not hear the answer.
@@ -17,18 +20,25 @@ pub(super) enum Unread {
     TooLarge,
     /// It ended before its end, or was not framed as a body is.
     Broken,
+    /// It did not come in time.
+    TooSlow,
 }
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body of at most `limit` bytes that comes within `patience`.
 ///
 /// # Errors
 ///
-/// Where it is larger, or did not come whole.
+/// Where it is larger, or did not come whole or in time.
 pub(super) async fn read(
     headers: &HeaderMap,
-    mut body: Body,
+    body: Body,
     limit: usize,
+    patience: Duration,
 ) -> Result<Bytes, Unread> {
+    timeout(patience, gather(headers, body, limit)).await.unwrap_or(Err(Unread::TooSlow))
+}
+
+async fn gather(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, Unread> {
     let announced = body.size_hint().lower();
     let is_too_large = usize::try_from(announced).is_ok_and(|announced| announced > limit);
     if is_too_large && headers.contains_key(header::EXPECT) {

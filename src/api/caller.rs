@@ -5,6 +5,9 @@
 //! for nothing but what it [may see](Caller::projects). [`Admin`] is a caller
 //! that may do more.
 //!
+//! Who needs no key must ask us by our own name, and not from somebody else's
+//! page.
+//!
 //! What always holds: where a key is asked for there is no way in without one;
 //! where none is, one that is given must be good all the same, and its limits
 //! hold. The client is not told what was wrong with a key, the log is.
@@ -88,15 +91,35 @@ pub struct Admin(pub Caller);
 
 impl Admin {
     fn of(caller: Caller) -> Result<Self, Problem> {
-        let refuse = |detail: &str| Problem::not_allowed(detail);
         if caller.scope() < Scope::Admin {
-            let problem = refuse("this needs a key with the scope admin");
+            let problem = Problem::not_allowed("this needs a key with the scope admin");
             return Err(problem.with_header(header::WWW_AUTHENTICATE, INSUFFICIENT));
         }
+        Everyones::of(caller).map(|Everyones(caller)| Self(caller))
+    }
+}
+
+/// A caller that may see what is of all projects together, such as how much
+/// there is of what: its key is not limited to projects.
+#[derive(Debug, Clone)]
+pub struct Everyones(pub Caller);
+
+impl Everyones {
+    fn of(caller: Caller) -> Result<Self, Problem> {
         match caller.projects(None) {
             Projects::All => Ok(Self(caller)),
-            Projects::Only(_) => Err(refuse("this needs a key that is not limited to projects")),
+            Projects::Only(_) => {
+                Err(Problem::not_allowed("this needs a key that is not limited to projects"))
+            }
         }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Everyones {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Self::of(Caller::from_request_parts(parts, state).await?)
     }
 }
 
@@ -114,7 +137,16 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match admit(&service.keyring, request.headers(), service.clock.now()).await {
+    let admitted = admit(&service.keyring, request.headers(), service.clock.now()).await;
+    let admitted = admitted.and_then(|caller| {
+        if let Caller::Anyone = caller {
+            // Being here is all that it shows, and a browser is here for whoever wrote its page.
+            service.edge.check_host(request.uri(), request.headers())?;
+            service.edge.check_origin(request.method(), request.headers())?;
+        }
+        Ok(caller)
+    });
+    match admitted {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await

@@ -9,8 +9,9 @@
 //! | [`quarantine`] | `GET /quarantine`, `GET /quarantine/{id}`, `POST /quarantine/{id}/replay` |
 //! | `state_machine` | `GET /state-machine` |
 //! | `health` | `GET /health/live`, `GET /health/ready` |
+//! | `metrics` | `GET /metrics` |
 //!
-//! Every route stands behind the guard of [`caller`], but for those named in
+//! What holds for every request is in [`edge`]. Every route stands behind the guard of [`caller`], but for those named in
 //! [`router`].
 //!
 //! What always holds: an error is a [`Problem`] (RFC 9457), for unknown routes
@@ -22,24 +23,27 @@
 mod body;
 pub mod caller;
 mod calls;
+pub mod edge;
 mod health;
 mod history;
 pub mod keyring;
 mod lookup;
+mod metrics;
 mod page;
 mod problem;
 pub mod quarantine;
 mod query;
 mod state_machine;
+pub mod tally;
 pub mod webhooks;
 
 use std::{any::Any, sync::Arc};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::Request,
     http::Method,
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -52,6 +56,7 @@ use crate::{
     ingest::{Ingest, Quarantine},
     store::Buckets,
 };
+pub use edge::Edge;
 pub use keyring::Keyring;
 pub use lookup::Lookup;
 pub use problem::Problem;
@@ -74,9 +79,28 @@ pub struct Service {
     pub endpoints: watch::Receiver<Arc<Endpoints>>,
     /// The API keys.
     pub keyring: Keyring,
+    /// What holds for every request.
+    pub edge: Arc<Edge>,
     /// Where to ask for calls.
     pub lookup: Lookup,
 }
+
+/// The templates of all routes: requests are counted by them.
+const ROUTES: [&str; 13] = [
+    "/webhooks",
+    "/webhooks/",
+    "/webhooks/{endpoint}",
+    "/webhooks/{endpoint}/",
+    "/state-machine",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/calls/{call_id}",
+    "/calls/{call_id}/history",
+    "/quarantine",
+    "/quarantine/{id}",
+    "/quarantine/{id}/replay",
+];
 
 /// All routes.
 pub fn router(service: Service) -> Router {
@@ -94,6 +118,7 @@ pub fn router(service: Service) -> Router {
         .method_not_allowed_fallback(no_such_method);
     // The guard comes after their answer to other methods, which it guards too.
     let guarded = Router::new()
+        .route("/metrics", get(metrics::show).layer(Extension(metrics::registry(&service))))
         .route("/calls/{call_id}", get(calls::show))
         .route("/calls/{call_id}/history", get(history::show))
         .route("/quarantine", get(quarantine::list))
@@ -101,12 +126,20 @@ pub fn router(service: Service) -> Router {
         .route("/quarantine/{id}/replay", post(quarantine::replay))
         .method_not_allowed_fallback(no_such_method)
         .route_layer(middleware::from_fn_with_state(service.clone(), caller::guard));
-    open.merge(guarded)
-        // Which routes there are is no secret.
-        .fallback(no_such_route)
-        .with_state(service)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(log))
+    let edge = Arc::clone(&service.edge);
+    // Which routes there are is no secret.
+    let all = open.merge(guarded).fallback(no_such_route).with_state(service);
+    at_edge(all, edge)
+}
+
+/// Routes, with what holds for every request around them.
+fn at_edge(routes: Router, edge: Arc<Edge>) -> Router {
+    let caught = routes.layer(CatchPanicLayer::custom(panicked));
+    let shared = match edge.cors() {
+        Some(cors) => caught.layer(cors),
+        None => caught,
+    };
+    shared.layer(middleware::from_fn_with_state(edge, edge::pass))
 }
 
 async fn no_such_route(request: Request) -> Problem {
@@ -127,19 +160,53 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal(format!("a handler panicked: {message}")).into_response()
 }
 
-/// Logs what went wrong inside, once for each request.
-async fn log(request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    match response.extensions().get::<problem::Cause>() {
-        Some(problem::Cause(cause)) if response.status().is_server_error() => {
-            tracing::error!(%method, path, status, cause, "a request failed");
-        }
-        Some(problem::Cause(cause)) => {
-            tracing::info!(%method, path, status, cause, "a request was refused");
-        }
-        None => tracing::debug!(%method, path, status, "a request was answered"),
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{
+        body::{Body, to_bytes},
+        http::{StatusCode, header},
+    };
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    fn edge(answer_timeout: Duration) -> Arc<Edge> {
+        Arc::new(Edge::new(edge::Settings {
+            max_connections: 1,
+            read_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            answer_timeout,
+            hosts: None,
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }))
     }
-    response
+
+    async fn ask(routes: Router, answer_timeout: Duration) -> Response {
+        let request = Request::get("/health/live").body(Body::empty()).unwrap();
+        at_edge(routes, edge(answer_timeout)).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_answers_with_a_problem_that_tells_nothing() {
+        let routes = Router::new()
+            .route("/health/live", get(async || -> &str { panic!("the secret is out") }));
+        let response = ask(routes, Duration::from_mins(1)).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        assert!(response.headers().contains_key("x-request-id"));
+        let body = to_bytes(response.into_body(), 1024).await.unwrap();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_never_ends_is_given_up() {
+        let routes = Router::new().route("/health/live", get(std::future::pending::<()>));
+        let response = ask(routes, Duration::from_millis(1)).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
 }

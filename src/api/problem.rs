@@ -86,6 +86,14 @@ problems! {
     method_not_allowed: METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here";
     /// Several projects have a call by that id.
     ambiguous_call: CONFLICT, "ambiguous-call", "Several projects have a call by that id";
+    /// What would change something comes from a page that may not.
+    foreign_origin: FORBIDDEN, "foreign-origin", "Pages of that origin may not do this";
+    /// The request is to a name that is not ours.
+    misdirected: MISDIRECTED_REQUEST, "misdirected", "Nobody of that name is here";
+    /// The body came too slowly.
+    too_slow: REQUEST_TIMEOUT, "too-slow", "The body came too slowly";
+    /// The URL is longer than the limit.
+    url_too_long: URI_TOO_LONG, "url-too-long", "The URL is too long";
     /// The body is larger than the limit.
     too_large: PAYLOAD_TOO_LARGE, "too-large", "The body is too large";
     /// The body is said to be something other than JSON.
@@ -119,6 +127,11 @@ impl Problem {
         };
         Self { cause, ..Self::new(KIND, detail.into()) }
             .with_header(header::RETRY_AFTER, RETRY_AFTER)
+    }
+
+    /// The status that it is answered with.
+    pub(super) fn status(&self) -> StatusCode {
+        self.kind.status
     }
 
     /// Adds a header.

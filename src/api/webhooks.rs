@@ -15,7 +15,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request, State},
-    http::{HeaderMap, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
 };
 use chrono::{DateTime, FixedOffset, Utc};
 use serde::Serialize;
@@ -24,6 +24,8 @@ use uuid::Uuid;
 use super::{
     Problem, Service,
     body::{self, Unread},
+    edge::{Client, RequestId},
+    tally::{Deliveries, Tally},
 };
 use crate::{
     call::{CallId, CallKey, ProjectId, Status},
@@ -62,6 +64,8 @@ pub struct Endpoints {
     pub provider_utc_offset: FixedOffset,
     /// The largest body that is taken, in bytes.
     pub max_body: usize,
+    /// What is counted of all deliveries.
+    pub deliveries: Deliveries,
 }
 
 impl Endpoints {
@@ -92,6 +96,8 @@ pub struct Endpoint {
     pub guard: Guard,
     /// The projects that it takes; `None` for all.
     pub projects: Option<BTreeSet<ProjectId>>,
+    /// What is counted of its deliveries.
+    pub tally: Tally,
 }
 
 impl Endpoint {
@@ -102,7 +108,7 @@ impl Endpoint {
     /// Refuses a delivery that does not prove where it comes from.
     fn admit(
         &self,
-        headers: &HeaderMap,
+        Parts { headers, extensions, .. }: &Parts,
         body: &[u8],
         received_at: DateTime<Utc>,
     ) -> Result<(), Problem> {
@@ -116,9 +122,12 @@ impl Endpoint {
         let Err(refusal) = self.guard.check(&shown, received_at) else {
             return Ok(());
         };
+        self.tally.not_authentic(refusal);
         tracing::warn!(
             endpoint = self.name,
             cause = refusal.as_str(),
+            request_id = RequestId::in_headers(headers).map(tracing::field::display),
+            client = Client::of(extensions).map(tracing::field::display),
             "a delivery is not authentic: {refusal}",
         );
         let problem = Problem::not_authentic("the delivery does not prove where it comes from");
@@ -177,7 +186,8 @@ impl FromRequest<Service> for Authentic {
         let (mut parts, body) = request.into_parts();
         let max_body = endpoints.max_body;
         // Read before anything is refused: who still sends does not listen.
-        let body = body::read(&parts.headers, body, max_body).await;
+        let patience = service.edge.read_timeout();
+        let body = body::read(&parts.headers, body, max_body, patience).await;
         let no_such_endpoint = || Problem::not_found("there is no such endpoint");
         let Path(path) = Path::<PathParameters>::from_request_parts(&mut parts, service)
             .await
@@ -188,21 +198,32 @@ impl FromRequest<Service> for Authentic {
             return Err(Problem::method_not_allowed("a webhook takes POST")
                 .with_header(header::ALLOW, HeaderValue::from_static("POST")));
         }
-        let body = body.map_err(|unread| match unread {
-            Unread::TooLarge => {
-                Problem::too_large(format!("a delivery has at most {max_body} bytes"))
-            }
-            Unread::Broken => Problem::broken_body("the body ended before its end"),
-        })?;
-        endpoint.admit(&parts.headers, &body, received_at)?;
-        check_media_type(&parts.headers)?;
+        let admitted = body
+            .map_err(|unread| unread_body(unread, max_body))
+            .and_then(|body| {
+                if endpoint.guard == Guard::Open {
+                    service.edge.check_origin(&parts.method, &parts.headers)?;
+                }
+                endpoint.admit(&parts, &body, received_at)?;
+                check_media_type(&parts.headers)?;
+                Ok(body)
+            })
+            .inspect_err(|problem| endpoint.tally.refused(problem.status()));
         Ok(Self {
+            body: admitted?,
             endpoint,
             provider_utc_offset: endpoints.provider_utc_offset,
             headers: parts.headers,
-            body,
             received_at,
         })
+    }
+}
+
+fn unread_body(unread: Unread, max_body: usize) -> Problem {
+    match unread {
+        Unread::TooLarge => Problem::too_large(format!("a delivery has at most {max_body} bytes")),
+        Unread::Broken => Problem::broken_body("the body ended before its end"),
+        Unread::TooSlow => Problem::too_slow("the body did not come in time"),
     }
 }
 
@@ -232,6 +253,21 @@ pub(super) async fn take(
     State(service): State<Service>,
     delivery: Authentic,
 ) -> Result<Json<Taken>, Problem> {
+    let tally = &delivery.endpoint.tally;
+    match record(&service, &delivery).await {
+        Ok((key, recorded)) => {
+            tally.taken(recorded.disposition);
+            Ok(Json(Taken::new(key, recorded)))
+        }
+        Err(problem) => {
+            tally.refused(problem.status());
+            Err(problem)
+        }
+    }
+}
+
+/// Has a delivery committed, and tells of which call it was and what it did.
+async fn record(service: &Service, delivery: &Authentic) -> Result<(CallKey, Recorded), Problem> {
     let receipt = Receipt {
         endpoint: &delivery.endpoint.name,
         received_at: delivery.received_at,
@@ -239,17 +275,17 @@ pub(super) async fn take(
     };
     let understood = match recho::read(&delivery.body, receipt) {
         Ok(understood) => understood,
-        Err(unreadable) => return Err(keep(&service, &delivery, unreadable).await),
+        Err(unreadable) => return Err(keep(service, delivery, unreadable).await),
     };
     let key = understood.key.clone();
     if !delivery.endpoint.takes(&key.project_id) {
         return Err(Problem::project_refused("this endpoint does not take that project"));
     }
     match service.ingest.take(understood).await {
-        Ok(recorded) => Ok(Json(Taken::new(key, recorded))),
+        Ok(recorded) => Ok((key, recorded)),
         Err(refused) => {
             if let ingest::Refused::Unstorable(_) = &refused {
-                quarantine(&service, &delivery, &refused.to_string()).await?;
+                quarantine(service, delivery, &refused.to_string()).await?;
             }
             Err(refused.into())
         }
@@ -281,6 +317,7 @@ async fn quarantine(service: &Service, delivery: &Authentic, reason: &str) -> Re
     tracing::warn!(
         endpoint = delivery.endpoint.name,
         bytes = delivery.body.len(),
+        request_id = RequestId::in_headers(&delivery.headers).map(tracing::field::display),
         reason,
         "a delivery that cannot be understood is in quarantine",
     );

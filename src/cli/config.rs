@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use crate::api::edge;
 use crate::call::ProjectId;
 use crate::config::{self, Auth, Config, DEFAULT_ENDPOINT, DatabaseSource, Endpoint, Flags};
 use crate::database;
@@ -40,6 +41,7 @@ struct Report {
     ingest: Ingest,
     quarantine: Quarantine,
     api: Api,
+    http: Http,
     insecure: bool,
 }
 
@@ -87,6 +89,18 @@ struct Quarantine {
 }
 
 #[derive(Serialize)]
+struct Http {
+    max_connections: usize,
+    read_timeout: String,
+    answer_timeout: String,
+    idle_timeout: String,
+    /// Besides those of the loopback; null for any.
+    hosts: Option<Vec<String>>,
+    cors_origins: Vec<String>,
+    trusted_proxies: Vec<String>,
+}
+
+#[derive(Serialize)]
 struct Api {
     require_key: bool,
 }
@@ -131,6 +145,7 @@ impl Report {
                 max_age: span(config.quarantine.max_age),
             },
             api: Api { require_key: config.api.require_key },
+            http: Http::new(config.http),
             insecure: config.insecure,
         })
     }
@@ -182,8 +197,46 @@ impl Report {
         let Quarantine { max_entries, max_bytes, max_age } = &self.quarantine;
         let quarantine = format!("at most {max_entries} entries, {max_bytes} bytes, for {max_age}");
         lines.push(line("quarantine", &quarantine));
+        lines.extend(self.http.texts().iter().map(|text| line("http", text)));
         lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
         lines
+    }
+}
+
+impl Http {
+    fn new(settings: edge::Settings) -> Self {
+        Self {
+            max_connections: settings.max_connections,
+            read_timeout: span(settings.read_timeout),
+            answer_timeout: span(settings.answer_timeout),
+            idle_timeout: span(settings.idle_timeout),
+            hosts: settings.hosts,
+            cors_origins: settings.cors_origins,
+            trusted_proxies: settings.trusted_proxies.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn texts(&self) -> Vec<String> {
+        let named = |names: &[String], none: &str| match names {
+            [] => none.to_owned(),
+            names => names.join(", "),
+        };
+        let Self { max_connections, read_timeout, answer_timeout, idle_timeout, .. } = self;
+        let hosts = match self.hosts.as_deref() {
+            None => "any name".to_owned(),
+            Some([]) => "localhost".to_owned(),
+            Some(hosts) => format!("localhost, {}", hosts.join(", ")),
+        };
+        vec![
+            format!(
+                "at most {max_connections} connections; {read_timeout} to read, {answer_timeout} to answer, {idle_timeout} idle"
+            ),
+            format!(
+                "without a key asked as {hosts}; pages of {} may ask; {} trusted to tell whose request it is",
+                named(&self.cors_origins, "no other origin"),
+                named(&self.trusted_proxies, "no proxy"),
+            ),
+        ]
     }
 }
 

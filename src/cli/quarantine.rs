@@ -11,6 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::api::quarantine::{EntryDocument, WholeEntryDocument};
+use crate::api::tally::Deliveries;
 use crate::api::webhooks::{Endpoints, Taken};
 use crate::call::CallKey;
 use crate::config::Config;
@@ -168,7 +169,7 @@ async fn replay(
     let replay = Replay {
         database,
         quarantine: Quarantine::new(database.pool().clone(), config.quarantine),
-        endpoints: reload::endpoints(config),
+        endpoints: reload::endpoints(config, Deliveries::default()),
         ingest,
         format: options.format,
     };

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::api::tally::Deliveries;
 use crate::api::webhooks::{Endpoint, Endpoints};
 use crate::config::{Config, Flags, Mistakes};
 
@@ -33,7 +34,7 @@ impl Reload {
     /// configuration was read.
     pub(super) fn on_signal(config: Config, flags: Flags) -> io::Result<Self> {
         let hangups = signal(SignalKind::hangup())?;
-        let endpoints = watch::Sender::new(Arc::new(endpoints(&config)));
+        let endpoints = watch::Sender::new(Arc::new(endpoints(&config, Deliveries::default())));
         Ok(Self { hangups, flags, config, endpoints })
     }
 
@@ -78,26 +79,29 @@ impl Reload {
                 "SIGHUP: other changes of the configuration take effect at the next start"
             );
         }
-        self.endpoints.send_replace(Arc::new(endpoints(&config)));
+        let deliveries = self.endpoints.borrow().deliveries.clone();
+        self.endpoints.send_replace(Arc::new(endpoints(&config, deliveries)));
         self.config = config;
         tracing::info!("SIGHUP: tokens and keys were read again");
     }
 }
 
-/// The endpoints as the configuration has them.
-pub(super) fn endpoints(config: &Config) -> Endpoints {
+/// The endpoints as the configuration has them, which go on counting there.
+pub(super) fn endpoints(config: &Config, deliveries: Deliveries) -> Endpoints {
     let by_name = config
         .webhooks
         .iter()
         .map(|(name, endpoint)| {
             let guard = endpoint.auth.guard();
             let projects = endpoint.projects.clone();
-            (name.clone(), Arc::new(Endpoint { name: name.clone(), guard, projects }))
+            let tally = deliveries.of_endpoint(name);
+            (name.clone(), Arc::new(Endpoint { name: name.clone(), guard, projects, tally }))
         })
         .collect();
     Endpoints {
         by_name,
         provider_utc_offset: config.provider_utc_offset,
         max_body: config.max_delivery_bytes,
+        deliveries,
     }
 }

@@ -9,12 +9,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
-use crate::api::{self, Keyring, Lookup, Service};
+use crate::api::{self, Edge, Keyring, Lookup, Service, edge};
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
@@ -49,8 +49,6 @@ enum Error {
     Schema(#[source] store::Error),
     #[error("the database cannot be asked")]
     Store(#[source] store::Error),
-    #[error("the connections can no longer be accepted")]
-    Accept(#[source] io::Error),
 }
 
 /// Serves until a signal asks to stop. The flags are those of which the
@@ -115,6 +113,7 @@ async fn answer(
     let clock = Clock::system();
     let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
     let trimmer = quarantine.trimmer(clock.clone());
+    let edge = Arc::new(Edge::new(config.http.clone()));
     let router = api::router(Service {
         pool: database.pool().clone(),
         buckets,
@@ -123,31 +122,25 @@ async fn answer(
         clock,
         endpoints: reload.endpoints(),
         keyring,
+        edge: Arc::clone(&edge),
         lookup: Lookup::start(database.pool(), buckets),
     });
-    // An answer is small and whole: it gains nothing by waiting for more to send.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("cannot set TCP_NODELAY: {error}");
-        }
-    });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.requested());
+    let serving = edge::serve(listener, router, edge, stop.requested());
     announce(database, address);
 
     let overdue = async {
         stop.requested().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
-    let served = tokio::select! {
-        served = serving => served.map_err(Error::Accept),
+    tokio::select! {
+        () = serving => {}
         never = database.keep() => match never {},
         never = reload.keep() => match never {},
         never = trimmer.run() => match never {},
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
-            Ok(())
         }
-    };
+    }
     // The router is gone, and with it the way in: what was taken is committed.
     // Only a request that did not end keeps the writers waiting.
     let finished = async {
@@ -157,7 +150,7 @@ async fn answer(
     if tokio::time::timeout(COMMIT_TIMEOUT, finished).await.is_err() {
         tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());
     }
-    served
+    Ok(())
 }
 
 /// Tells where it listens and where its database is. Nobody need read it: a

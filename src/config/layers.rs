@@ -284,6 +284,15 @@ impl Given {
         Ok(items.collect())
     }
 
+    /// The items of a list, each understood by `understand`; the first mistake
+    /// counts.
+    pub(super) fn each<T>(
+        &self,
+        understand: impl Fn(&Given) -> Result<T, Mistake>,
+    ) -> Result<Vec<T>, Mistake> {
+        self.list()?.iter().map(understand).collect()
+    }
+
     /// A path. In a file, a relative one starts from the file's folder.
     pub(super) fn path(&self) -> Result<PathBuf, Mistake> {
         let text = self.text()?;

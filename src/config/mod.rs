@@ -13,6 +13,7 @@
 //! again ([`Config::with_secrets_of`]). Deliberately absent: the same for
 //! anything else. Restart it.
 
+mod http;
 mod layers;
 mod mistake;
 mod secret;
@@ -36,6 +37,7 @@ pub use self::mistake::{Mistake, Mistakes, Source};
 pub use self::secret::Secret;
 pub use self::webhooks::{Auth, DEFAULT_ENDPOINT, Endpoint};
 
+use crate::api::edge;
 use crate::store::quarantine::Bounds;
 
 use self::layers::{File, Given, Reader};
@@ -69,6 +71,8 @@ pub struct Config {
     pub quarantine: Bounds,
     /// Who may ask.
     pub api: Api,
+    /// How the service meets its clients.
+    pub http: edge::Settings,
     /// Whether the operator accepts that anyone who reaches the address may deliver and ask.
     pub insecure: bool,
     /// What is logged, and how.
@@ -161,6 +165,13 @@ keys! {
     QUARANTINE_BYTES = "quarantine.max_bytes", ["CALLSTATE_QUARANTINE_MAX_BYTES"], None;
     QUARANTINE_AGE = "quarantine.max_age", ["CALLSTATE_QUARANTINE_MAX_AGE"], None;
     REQUIRE_KEY = "api.require_key", ["CALLSTATE_API_REQUIRE_KEY"], Some("require-key");
+    HTTP_MAX_CONNECTIONS = "http.max_connections", ["CALLSTATE_HTTP_MAX_CONNECTIONS"], None;
+    HTTP_READ_TIMEOUT = "http.read_timeout", ["CALLSTATE_HTTP_READ_TIMEOUT"], None;
+    HTTP_ANSWER_TIMEOUT = "http.answer_timeout", ["CALLSTATE_HTTP_ANSWER_TIMEOUT"], None;
+    HTTP_IDLE_TIMEOUT = "http.idle_timeout", ["CALLSTATE_HTTP_IDLE_TIMEOUT"], None;
+    HTTP_HOSTS = "http.hosts", ["CALLSTATE_HTTP_HOSTS"], None;
+    HTTP_CORS_ORIGINS = "http.cors_origins", ["CALLSTATE_HTTP_CORS_ORIGINS"], None;
+    HTTP_TRUSTED_PROXIES = "http.trusted_proxies", ["CALLSTATE_HTTP_TRUSTED_PROXIES"], None;
     INSECURE = "insecure", ["CALLSTATE_INSECURE"], Some("insecure");
     LOG = "log", ["CALLSTATE_LOG", "RUST_LOG"], None;
     LOG_FORMAT = "log_format", ["CALLSTATE_LOG_FORMAT"], Some("log-format");
@@ -275,6 +286,7 @@ impl Config {
             api: Api {
                 require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),
             },
+            http: http::read(&mut reader, is_loopback(listen)),
             insecure: reader.read(&key::INSECURE, Given::boolean).unwrap_or(false),
             log: Log {
                 format: reader.read(&key::LOG_FORMAT, value::log_format),
@@ -312,7 +324,7 @@ impl Config {
     ///
     /// The address, what is open, and what to do about it.
     pub fn exposure(&self) -> Result<(), Mistakes> {
-        if self.insecure || self.listen.ip().to_canonical().is_loopback() {
+        if self.insecure || is_loopback(self.listen) {
             return Ok(());
         }
         let mut open: Vec<_> = self
@@ -335,6 +347,11 @@ impl Config {
         ));
         Err(mistake.into())
     }
+}
+
+/// Whether only this machine reaches an address.
+fn is_loopback(listen: SocketAddr) -> bool {
+    listen.ip().to_canonical().is_loopback()
 }
 
 /// Finds and parses the configuration file. One that was named must be there.

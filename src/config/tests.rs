@@ -3,6 +3,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::api::edge;
 use crate::call::ProjectId;
 use crate::recho::PublicKey;
 use crate::store::quarantine::Bounds;
@@ -12,6 +13,7 @@ use super::{
     Mistakes, Secret, key,
 };
 
+mod http;
 mod keys;
 
 const RSA_KEY: &str = include_str!("../../tests/fixtures/keys/rsa-2048.spki.pem");
@@ -152,6 +154,15 @@ fn every_key_of_the_file_is_read() {
             [api]
             require_key = true
 
+            [http]
+            max_connections = 9
+            read_timeout = "5s"
+            answer_timeout = "6s"
+            idle_timeout = "7s"
+            hosts = ["callstate.example"]
+            cors_origins = ["https://grafana.example:3000"]
+            trusted_proxies = ["10.0.0.0/8"]
+
             [ingest]
             writers = 3
             batch = 100
@@ -190,6 +201,16 @@ fn every_key_of_the_file_is_read() {
         Bounds { max_entries: 5, max_bytes: 64 << 20, max_age: Duration::from_hours(36) };
     assert_eq!(config.quarantine, quarantine);
     assert!(config.api.require_key);
+    let http = edge::Settings {
+        max_connections: 9,
+        read_timeout: Duration::from_secs(5),
+        answer_timeout: Duration::from_secs(6),
+        idle_timeout: Duration::from_secs(7),
+        hosts: Some(vec!["callstate.example".to_owned()]),
+        cors_origins: vec!["https://grafana.example:3000".to_owned()],
+        trusted_proxies: vec!["10.0.0.0/8".parse().expect("it is a network")],
+    };
+    assert_eq!(config.http, http);
     assert_eq!(config.ingest, Ingest { writers: 3, batch: 100, queue: 1000 });
     assert_eq!(config.webhooks.len(), 3);
     assert_eq!(config.webhooks["default"].auth, Auth::None);

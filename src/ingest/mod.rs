@@ -15,6 +15,7 @@
 //!
 //! Deliberately absent: HTTP, and what makes a delivery authentic.
 
+pub mod counters;
 pub mod quarantine;
 mod writer;
 
@@ -33,6 +34,7 @@ use crate::{
     call::{CallKey, Delivery},
     store::{Buckets, Recorded},
 };
+use counters::Counters;
 pub use quarantine::Quarantine;
 use writer::{Answer, Job, Writer};
 
@@ -77,6 +79,7 @@ pub struct Ingest {
     queues: Arc<[mpsc::Sender<Job>]>,
     /// A permit for each byte that may still be held.
     room: Arc<Semaphore>,
+    counters: Counters,
 }
 
 /// The writers behind an [`Ingest`].
@@ -92,15 +95,18 @@ impl Ingest {
         buckets: Buckets,
     ) -> (Self, Writers) {
         let mut writers = JoinSet::new();
+        let counters = Counters::default();
         let queues = (0..settings.writers.max(1))
             .map(|_| {
                 let (sender, jobs) = mpsc::channel(settings.queue.max(1));
-                writers.spawn(Writer::new(options, buckets, settings.batch.max(1), jobs).run());
+                let counters = counters.clone();
+                let writer = Writer::new(options, buckets, settings.batch.max(1), jobs, counters);
+                writers.spawn(writer.run());
                 sender
             })
             .collect();
         let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES as usize));
-        (Self { queues, room }, Writers(writers))
+        (Self { queues, room, counters }, Writers(writers))
     }
 
     /// Commits a delivery and tells what it did. Once this was polled, the
@@ -121,6 +127,18 @@ impl Ingest {
             mpsc::error::TrySendError::Closed(_) => Refused::Stopping,
         })?;
         recorded.await.unwrap_or(Err(Refused::Stopping))
+    }
+
+    /// How many deliveries wait for the writers.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
+    }
+
+    /// What the writers count.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The queue of the writer that commits a call's deliveries.

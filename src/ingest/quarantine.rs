@@ -20,12 +20,13 @@ use std::{
 };
 
 use chrono::{DateTime, FixedOffset, Utc};
+use prometheus::{IntCounter, core::Collector};
 use ring::digest::{SHA256, digest};
 use sqlx::PgPool;
 use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
-use super::{Ingest, Refused};
+use super::{Ingest, Refused, counters::counter};
 use crate::{
     call::{CallKey, ProjectId},
     clock::Clock,
@@ -52,13 +53,14 @@ pub struct Quarantine {
 }
 
 /// What was put in and dropped by this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tally {
     /// Entries since the last trimming.
     entries: AtomicU64,
     /// Bytes since the last trimming.
     bytes: AtomicU64,
-    dropped: AtomicU64,
+    kept: IntCounter,
+    dropped: IntCounter,
     much_came: Notify,
 }
 
@@ -102,7 +104,7 @@ impl Quarantine {
     /// The quarantine in that database.
     #[must_use]
     pub fn new(pool: PgPool, bounds: Bounds) -> Self {
-        Self { pool, bounds, tally: Arc::default() }
+        Self { pool, bounds, tally: Arc::new(Tally::new()) }
     }
 
     /// Keeps a delivery that could not be understood, byte for byte.
@@ -161,7 +163,13 @@ impl Quarantine {
     /// were too many, too large ones or too old ones.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.tally.dropped.load(Ordering::Relaxed)
+        self.tally.dropped.get()
+    }
+
+    /// What this process counts, to be registered.
+    #[must_use]
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![Box::new(self.tally.kept.clone()), Box::new(self.tally.dropped.clone())]
     }
 
     /// What keeps the quarantine within its bounds.
@@ -172,9 +180,26 @@ impl Quarantine {
 }
 
 impl Tally {
+    fn new() -> Self {
+        Self {
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            kept: counter(
+                "callstate_quarantine_kept_total",
+                "Deliveries that could not be understood and made an entry of the quarantine.",
+            ),
+            dropped: counter(
+                "callstate_quarantine_dropped_total",
+                "Entries of the quarantine that went because it was beyond its bounds.",
+            ),
+            much_came: Notify::new(),
+        }
+    }
+
     /// Counts an entry, and wakes the trimmer where that was a fair part of the
     /// bounds.
     fn note(&self, bytes: u64, bounds: Bounds) {
+        self.kept.inc();
         let entries = self.entries.fetch_add(1, Ordering::Relaxed) + 1;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if entries > u64::from(bounds.max_entries) / SLACK || bytes > bounds.max_bytes / SLACK {
@@ -222,7 +247,7 @@ impl Trimmer {
                 0 => break,
                 entries => {
                     dropped += entries;
-                    tally.dropped.fetch_add(entries as u64, Ordering::Relaxed);
+                    tally.dropped.inc_by(entries as u64);
                 }
             }
         }

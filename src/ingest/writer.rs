@@ -1,6 +1,10 @@
 //! A writer: commits what has gathered, then answers all of it.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt as _;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
@@ -9,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Refused;
+use super::{Refused, counters::Counters};
 use crate::{
     call::Delivery,
     store::{self, Buckets, Recorded, Recorder},
@@ -57,6 +61,7 @@ pub(super) struct Writer {
     batch: usize,
     jobs: mpsc::Receiver<Job>,
     session: Option<Session>,
+    counters: Counters,
 }
 
 /// A connection, and what is remembered of what was written over it.
@@ -71,8 +76,9 @@ impl Writer {
         buckets: Buckets,
         batch: usize,
         jobs: mpsc::Receiver<Job>,
+        counters: Counters,
     ) -> Self {
-        Self { options: options.clone(), buckets, batch, jobs, session: None }
+        Self { options: options.clone(), buckets, batch, jobs, session: None, counters }
     }
 
     /// Commits until the queue is closed and empty.
@@ -130,6 +136,7 @@ impl Writer {
             refuse(left, &Refused::Away(error.to_string()));
         } else if count > 1 {
             tracing::warn!(deliveries = count, %error, "a batch is split");
+            self.counters.splits.inc();
             self.commit_by_halves(bucket, deliveries, left).await;
         } else if error.is_about_data() {
             refuse(left, &Refused::Unstorable(error.to_string()));
@@ -159,12 +166,16 @@ impl Writer {
         deliveries: &[Delivery],
         recorded: &mut [Option<Recorded>],
     ) -> Result<(), store::Error> {
+        let begun = Instant::now();
         let recording = AssertUnwindSafe(self.try_record(bucket, deliveries, recorded));
         let result = match timeout(BATCH_TIMEOUT, recording.catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(_panic)) => Err(store::Error::Panicked),
             Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
         };
+        #[expect(clippy::cast_precision_loss, reason = "a batch has some thousands at most")]
+        self.counters.batch_deliveries.observe(deliveries.len() as f64);
+        self.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
         if result.as_ref().is_err_and(|error| !error.is_about_data()) {
             // Whatever state it is in, the next batch wants a sound one.
             self.session = None;
@@ -183,7 +194,9 @@ impl Writer {
         loop {
             let Session { connection, recorder } =
                 connect(&self.options, &mut self.session).await?;
-            match recorder.record(connection, bucket, deliveries, recorded).await {
+            let result = recorder.record(connection, bucket, deliveries, recorded).await;
+            self.counters.contended_rounds.inc_by(recorder.take_contended_rounds());
+            match result {
                 Err(error) if error.is_rollback() && tries < MAX_TRIES => tries += 1,
                 result => return result,
             }

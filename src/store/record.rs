@@ -62,11 +62,13 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct Recorder {
     recent: Recent,
+    /// How often calls were decided again since this was last asked.
+    contended_rounds: u64,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { recent: Recent::new(REMEMBERED_EVENTS) }
+        Self { recent: Recent::new(REMEMBERED_EVENTS), contended_rounds: 0 }
     }
 }
 
@@ -92,6 +94,7 @@ impl Recorder {
             if changes.is_empty() {
                 return Ok(());
             }
+            self.contended_rounds += u64::from(round > 0);
             match round {
                 0 => {
                     for change in changes.values_mut() {
@@ -117,6 +120,12 @@ impl Recorder {
         } else {
             Err(Error::Contended { rounds: MAX_ROUNDS })
         }
+    }
+
+    /// How often calls were decided again, since they were not as was thought,
+    /// from the last time that this was asked.
+    pub fn take_contended_rounds(&mut self) -> u64 {
+        std::mem::take(&mut self.contended_rounds)
     }
 
     /// Spares the reading of a call, if it is remembered or seems to be new.

@@ -194,6 +194,7 @@ async fn a_database_that_only_reads_is_away_too() {
         cut_connections(&mut conn).await;
         // Whoever uses a connection first that was cut notices it.
         service.deliver(fixture("outbound_busy")).await;
+        service.get("/health/ready").await;
         let answer = service.deliver(fixture("outbound_busy")).await;
         assert_eq!(answer.status, status, "{}", answer.text);
         assert_eq!(service.get("/health/ready").await.status, status);

@@ -8,7 +8,10 @@ use axum::{
 };
 use callstate::{
     access::{ApiKey, Grant, KeyName, Projects, Scope},
-    api::{Keyring, Lookup, Service, keyring::Uses, router, webhooks::Endpoints},
+    api::{
+        Edge, Keyring, Lookup, Service, edge, keyring::Uses, router, tally::Deliveries,
+        webhooks::Endpoints,
+    },
     clock::Clock,
     ingest::{Ingest, Quarantine, Settings, Writers},
     store::{Buckets, api_keys, quarantine::Bounds},
@@ -28,6 +31,19 @@ fn seconds(seconds: i64) -> TimeDelta {
     TimeDelta::seconds(seconds)
 }
 
+/// Limits that are not reached.
+fn edge() -> edge::Settings {
+    edge::Settings {
+        max_connections: 1,
+        read_timeout: Duration::from_mins(1),
+        idle_timeout: Duration::from_mins(1),
+        answer_timeout: Duration::from_mins(1),
+        hosts: None,
+        cors_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+    }
+}
+
 /// An instance, of which one can ask what it answers at any time.
 struct Instance {
     service: Service,
@@ -44,6 +60,7 @@ impl Instance {
             by_name: BTreeMap::new(),
             provider_utc_offset: chrono::FixedOffset::east_opt(0).expect("it is UTC"),
             max_body: 0,
+            deliveries: Deliveries::default(),
         };
         let (keyring, uses) = Keyring::start(pool.clone(), true);
         let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
@@ -55,6 +72,7 @@ impl Instance {
             clock: Clock::fixed(NOON),
             endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
             keyring,
+            edge: Arc::new(Edge::new(edge())),
             lookup: Lookup::start(pool, buckets),
         };
         Self { service, writers, uses }

@@ -46,7 +46,16 @@ impl Service {
 
     /// Starts it with more arguments or environment.
     pub(crate) async fn start_with(database: &Database, more: impl FnOnce(&mut Command)) -> Self {
-        Self::start_as(|command| {
+        Self::start_on("127.0.0.1:0", database, more).await
+    }
+
+    /// Starts it to listen elsewhere.
+    pub(crate) async fn start_on(
+        listen: &str,
+        database: &Database,
+        more: impl FnOnce(&mut Command),
+    ) -> Self {
+        Self::start_as(listen, |command| {
             command.args(["--database-url", &database.url()]);
             more(command);
         })
@@ -55,15 +64,15 @@ impl Service {
 
     /// Starts it with a database of its own in a data directory.
     pub(crate) async fn start_in(place: &Place) -> Self {
-        Self::start_as(|command| {
+        Self::start_as("127.0.0.1:0", |command| {
             command.arg("--data-dir").arg(&place.0);
         })
         .await
     }
 
-    async fn start_as(more: impl FnOnce(&mut Command)) -> Self {
+    async fn start_as(listen: &str, more: impl FnOnce(&mut Command)) -> Self {
         let mut command = command();
-        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        command.args(["serve", "--listen", listen]);
         more(&mut command);
         let mut child = command
             .stdin(Stdio::null())
@@ -97,6 +106,11 @@ impl Service {
         said.unwrap_or_else(|_| panic!("it says {text:?} in time"))
             .expect("the sender is ours")
             .clone()
+    }
+
+    /// What it says, even after it has stopped.
+    pub(crate) fn hears(&self) -> watch::Receiver<String> {
+        self.said.subscribe()
     }
 
     /// Asks it to read tokens and keys again.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::Service;
@@ -16,10 +16,67 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RawAnswer {
     pub(crate) status: u16,
+    /// The status and the headers, in lower case.
+    pub(crate) head: String,
     pub(crate) body: String,
 }
 
+/// A connection that is held.
+pub(crate) struct Line(TcpStream);
+
+impl Line {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("it is open");
+    }
+
+    /// The next answer.
+    pub(crate) async fn answer(&mut self) -> RawAnswer {
+        let mut said = Vec::new();
+        let whole = async {
+            loop {
+                let text = String::from_utf8(said.clone()).expect("it answers in UTF-8");
+                if let Some((answer, rest)) = first_answer(&text) {
+                    assert_eq!(rest, "", "something follows the answer");
+                    return answer;
+                }
+                assert_ne!(self.0.read_buf(&mut said).await.expect("it is open"), 0, "it closed");
+            }
+        };
+        tokio::time::timeout(PATIENCE, whole).await.expect("the service answers in time")
+    }
+
+    /// Whether nothing came that was not read.
+    pub(crate) fn is_silent(&self) -> bool {
+        let read = self.0.try_read(&mut [0; 1]);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// Waits until the service closes it.
+    pub(crate) async fn closes(mut self) {
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await;
+        let _ = closed.expect("the service closes the connection in time");
+    }
+}
+
 impl Service {
+    /// Connects to it.
+    pub(crate) async fn line(&self) -> Line {
+        Line(TcpStream::connect(self.address()).await.expect("it accepts"))
+    }
+
+    /// Connects to it as one who can hear but little at once.
+    pub(crate) async fn narrow_line(&self) -> Line {
+        let socket = TcpSocket::new_v4().expect("the system has sockets");
+        socket.set_recv_buffer_size(4096).expect("it may be small");
+        let address = self.address().parse().expect("an address");
+        Line(socket.connect(address).await.expect("it accepts"))
+    }
+
+    fn address(&self) -> &str {
+        self.base_url().strip_prefix("http://").expect("an address")
+    }
+
     /// Sends bytes, and gives all answers that come until the service closes the connection.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> Vec<RawAnswer> {
         self.talk(bytes, false).await
@@ -31,8 +88,7 @@ impl Service {
     }
 
     async fn talk(&self, bytes: &[u8], is_all: bool) -> Vec<RawAnswer> {
-        let address = self.base_url().strip_prefix("http://").expect("an address");
-        let mut stream = TcpStream::connect(address).await.expect("it accepts");
+        let mut stream = TcpStream::connect(self.address()).await.expect("it accepts");
         // It may close before all is sent, which is for the answers to show.
         let _ = stream.write_all(bytes).await;
         if is_all {
@@ -49,20 +105,22 @@ impl Service {
 /// The answers one after the other.
 fn answers(mut said: &str) -> Vec<RawAnswer> {
     let mut answers = Vec::new();
-    while let Some((head, rest)) = said.split_once("\r\n\r\n") {
-        let status = head.strip_prefix("HTTP/1.1 ").and_then(|head| head.get(..3));
-        let status = status.and_then(|status| status.parse().ok());
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
-        });
-        let (body, after) = rest.split_at(length.expect("an answer tells its length"));
-        answers.push(RawAnswer {
-            status: status.expect("an answer has a status"),
-            body: body.to_owned(),
-        });
-        said = after;
+    while let Some((answer, rest)) = first_answer(said) {
+        answers.push(answer);
+        said = rest;
     }
     assert_eq!(said, "", "something follows the last answer");
     answers
+}
+
+/// The first answer, if it is whole, and what follows it.
+fn first_answer(said: &str) -> Option<(RawAnswer, &str)> {
+    let (head, rest) = said.split_once("\r\n\r\n")?;
+    let head = head.to_ascii_lowercase();
+    let status = head.strip_prefix("http/1.1 ").and_then(|head| head.get(..3));
+    let status = status.and_then(|status| status.parse().ok()).expect("an answer has a status");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length = length.and_then(|length| length.trim().parse().ok());
+    let (body, after) = rest.split_at_checked(length.expect("an answer tells its length"))?;
+    Some((RawAnswer { status, head, body: body.to_owned() }, after))
 }

@@ -1,0 +1,159 @@
+//! Connections: how many there are, what they may send, and how they end.
+//!
+//! What always holds: no more connections are accepted than there are places,
+//! the others wait in the system's backlog; one that is too slow is cut off;
+//! once it is to stop, none is accepted, idle ones are closed, and requests
+//! under way are answered.
+
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+};
+
+use super::{
+    Edge,
+    client::Client,
+    pace::{Pace, Paced, Waits},
+};
+
+/// The most bytes of a request's line and headers; more is 431. There may be a
+/// hundred headers, which is hyper's own limit: any other would cost each
+/// request an allocation.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How long nothing is accepted after the system could not, as when there are
+/// no more file descriptors: trying at once would do nothing else.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts connections and has the router answer them until `stop`; then waits
+/// for the requests under way.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    edge: Arc<Edge>,
+    stop: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(edge.settings.max_connections));
+    let (stopping, stops) = watch::channel(());
+    let router = TowerToHyperService::new(router);
+    let mut stop = pin!(stop);
+    loop {
+        let (place, stream, peer) = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            () = &mut stop => break,
+        };
+        let (router, edge, stops) = (router.clone(), Arc::clone(&edge), stops.clone());
+        let connection = Connection { stream, peer, edge, router, stops };
+        tokio::spawn(async move {
+            connection.run().await;
+            drop(place);
+        });
+    }
+    drop((listener, stops));
+    // Fails where nobody is connected.
+    let _ = stopping.send(());
+    stopping.closed().await;
+}
+
+/// The next connection, as soon as there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
+    let place = Arc::clone(places).acquire_owned().await.expect("nobody closes it");
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (place, stream, peer),
+            // It went away before it was accepted.
+            Err(error) if is_about_connection(&error) => {}
+            Err(error) => {
+                tracing::error!("cannot accept connections: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether it is the one connection that failed, and not accepting.
+fn is_about_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    edge: Arc<Edge>,
+    router: TowerToHyperService<Router>,
+    /// Changes when it is to stop; kept until the connection has ended.
+    stops: watch::Receiver<()>,
+}
+
+impl Connection {
+    /// Answers requests until either side closes, or it is too slow.
+    async fn run(self) {
+        let Self { stream, peer, edge, router, mut stops } = self;
+        // An answer is small and whole: it gains nothing by waiting for more to send.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("cannot set TCP_NODELAY: {error}");
+        }
+        let pace = Arc::new(Pace::new(edge.settings.read_timeout, edge.settings.idle_timeout));
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            pace.has_request();
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Client::at(peer));
+            let answer = router.call(request);
+            async {
+                let answer = answer.await;
+                pace.has_answer();
+                answer
+            }
+        });
+        let io = TokioIo::new(Paced { stream, pace: Arc::clone(&pace) });
+        let connection = http1::Builder::new()
+            .max_header_size(MAX_HEAD)
+            // The pace does that.
+            .header_read_timeout(None)
+            .serve_connection(io, service);
+        let (mut connection, mut overdue) = (pin!(connection), pin!(pace.overdue()));
+        edge.connections.inc();
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(client = %peer, "a connection failed: {error}");
+                    }
+                    break;
+                }
+                waits_for = &mut overdue => {
+                    tracing::debug!(client = %peer, ?waits_for, "a connection was too slow");
+                    break;
+                }
+                _ = stops.changed(), if !is_stopping => {
+                    is_stopping = true;
+                    // What has not come whole by now is no request under way.
+                    if pace.waits_for() == Waits::Headers {
+                        break;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+        edge.connections.dec();
+    }
+}

@@ -1,0 +1,78 @@
+//! `GET /metrics`: what is counted, in the [text format] of Prometheus.
+//!
+//! What is counted on the way of a request or a delivery is kept where it
+//! happens; what only has a state is looked at when somebody asks.
+//!
+//! [text format]: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderName, Uri, header},
+};
+use prometheus::{
+    IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder, core::Collector,
+};
+
+use super::{Problem, Service, caller::Everyones, query::Query};
+
+/// What is counted, and what is looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Gathered {
+    registry: Registry,
+    waiting: IntGauge,
+    connections: IntGaugeVec,
+}
+
+/// Registers all that a service counts.
+pub(super) fn registry(service: &Service) -> Gathered {
+    let registry = Registry::new();
+    let waiting = IntGauge::new(
+        "callstate_ingest_waiting_deliveries",
+        "Deliveries that wait for the writers.",
+    )
+    .expect("the name is well-formed");
+    let connections = Opts::new(
+        "callstate_database_connections",
+        "Connections that are held for questions, by whether one is being answered.",
+    );
+    let connections = IntGaugeVec::new(connections, &["state"]).expect("the names are well-formed");
+    let mut collectors: Vec<Box<dyn Collector>> =
+        vec![Box::new(waiting.clone()), Box::new(connections.clone()), Box::new(build_info())];
+    collectors.extend(service.ingest.counters().collectors());
+    collectors.extend(service.quarantine.collectors());
+    collectors.extend(service.edge.collectors());
+    collectors.extend(service.endpoints.borrow().deliveries.collectors());
+    for collector in collectors {
+        registry.register(collector).expect("each name is there once");
+    }
+    Gathered { registry, waiting, connections }
+}
+
+/// What runs here: always 1, the label tells.
+fn build_info() -> IntGaugeVec {
+    let options = Opts::new("callstate_build_info", "What runs here.");
+    let info = IntGaugeVec::new(options, &["version"]).expect("the names are well-formed");
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    info
+}
+
+pub(super) async fn show(
+    State(service): State<Service>,
+    // It counts the calls of all projects.
+    Everyones(_): Everyones,
+    Extension(gathered): Extension<Gathered>,
+    uri: Uri,
+) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
+    Query::of(&uri).finish()?;
+    let Gathered { registry, waiting, connections } = gathered;
+    let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    waiting.set(gauge(service.ingest.waiting()));
+    let (all, idle) = (gauge(service.pool.size() as usize), gauge(service.pool.num_idle()));
+    connections.with_label_values(&["idle"]).set(idle);
+    connections.with_label_values(&["in_use"]).set((all - idle).max(0));
+    let text = TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .map_err(|error| Problem::internal(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text))
+}
