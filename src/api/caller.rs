@@ -22,7 +22,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 
-use super::{Keyring, Problem, Service, keyring::Found};
+use super::{Keyring, Problem, Shared, keyring::Found};
 use crate::{
     access::{Grant, KeyHash, Projects, Scope, State},
     call::ProjectId,
@@ -133,7 +133,7 @@ impl<S: Sync> FromRequestParts<S> for Admin {
 
 /// Lets a request in with its [`Caller`], or refuses it.
 pub(super) async fn guard(
-    Extract(service): Extract<Service>,
+    Extract(service): Extract<Shared>,
     mut request: Request,
     next: Next,
 ) -> Response {

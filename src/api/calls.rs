@@ -8,7 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Problem, Service,
+    Problem, Shared,
     caller::Caller,
     query::{CallIdInPath, Query},
 };
@@ -108,7 +108,7 @@ fn seconds(microseconds: i64) -> f64 {
 }
 
 pub(super) async fn show(
-    State(service): State<Service>,
+    State(service): State<Shared>,
     caller: Caller,
     CallIdInPath(call_id): CallIdInPath,
     uri: Uri,

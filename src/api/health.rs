@@ -6,7 +6,7 @@ use axum::{Json, extract::State, http::Uri};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Problem, Service, query::Query};
+use super::{Problem, Shared, query::Query};
 use crate::store::connection::can_be_written;
 
 /// How long the database may take to answer before it counts as away.
@@ -25,7 +25,7 @@ pub(super) async fn live(uri: Uri) -> Result<Json<Health>, Problem> {
 
 /// The database answers and can be written to, so that deliveries can be taken.
 pub(super) async fn ready(
-    State(service): State<Service>,
+    State(service): State<Shared>,
     uri: Uri,
 ) -> Result<Json<Health>, Problem> {
     Query::of(&uri).finish()?;

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    Problem, Service,
+    Problem, Shared,
     caller::Caller,
     calls::only_one,
     page::{cut, read_cursor, read_limit, read_time, write_cursor, write_time},
@@ -84,7 +84,7 @@ impl From<HistoryEvent> for EventDocument {
 }
 
 pub(super) async fn show(
-    State(service): State<Service>,
+    State(service): State<Shared>,
     caller: Caller,
     CallIdInPath(call_id): CallIdInPath,
     uri: Uri,

@@ -14,7 +14,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder, core::Collector,
 };
 
-use super::{Problem, Service, caller::Everyones, query::Query};
+use super::{Problem, Service, Shared, caller::Everyones, query::Query};
 
 /// What is counted, and what is looked at.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ fn build_info() -> IntGaugeVec {
 }
 
 pub(super) async fn show(
-    State(service): State<Service>,
+    State(service): State<Shared>,
     // It counts the calls of all projects.
     Everyones(_): Everyones,
     Extension(gathered): Extension<Gathered>,

@@ -102,8 +102,12 @@ const ROUTES: [&str; 13] = [
     "/quarantine/{id}/replay",
 ];
 
+/// As the handlers get it: each request has it cloned several times.
+type Shared = Arc<Service>;
+
 /// All routes.
 pub fn router(service: Service) -> Router {
+    let service = Arc::new(service);
     let webhook = any(webhooks::take);
     // A delivery proves where it comes from in its own way; the others tell
     // nothing of calls.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Problem, Service,
+    Problem, Shared,
     caller::Admin,
     page::{cut, read_cursor, read_limit, read_time, write_cursor, write_time},
     query::Query,
@@ -99,7 +99,7 @@ impl<S: Send + Sync> FromRequestParts<S> for EntryIdInPath {
 
 pub(super) async fn list(
     _: Admin,
-    State(service): State<Service>,
+    State(service): State<Shared>,
     uri: Uri,
 ) -> Result<Json<QuarantineDocument>, Problem> {
     let mut query = Query::of(&uri);
@@ -114,7 +114,7 @@ pub(super) async fn list(
 
 pub(super) async fn show(
     _: Admin,
-    State(service): State<Service>,
+    State(service): State<Shared>,
     EntryIdInPath(id): EntryIdInPath,
     uri: Uri,
 ) -> Result<Json<WholeEntryDocument>, Problem> {
@@ -125,7 +125,7 @@ pub(super) async fn show(
 
 pub(super) async fn replay(
     _: Admin,
-    State(service): State<Service>,
+    State(service): State<Shared>,
     EntryIdInPath(id): EntryIdInPath,
     uri: Uri,
 ) -> Result<Json<Taken>, Problem> {

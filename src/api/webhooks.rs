@@ -22,7 +22,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Problem, Service,
+    Problem, Service, Shared,
     body::{self, Unread},
     edge::{Client, RequestId},
     tally::{Deliveries, Tally},
@@ -177,10 +177,10 @@ struct PathParameters {
     endpoint: Option<String>,
 }
 
-impl FromRequest<Service> for Authentic {
+impl FromRequest<Shared> for Authentic {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, service: &Service) -> Result<Self, Problem> {
+    async fn from_request(request: Request, service: &Shared) -> Result<Self, Problem> {
         let received_at = service.clock.now();
         let endpoints = Arc::clone(&service.endpoints.borrow());
         let (mut parts, body) = request.into_parts();
@@ -250,7 +250,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 pub(super) async fn take(
-    State(service): State<Service>,
+    State(service): State<Shared>,
     delivery: Authentic,
 ) -> Result<Json<Taken>, Problem> {
     let tally = &delivery.endpoint.tally;
