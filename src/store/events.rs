@@ -46,6 +46,15 @@ pub struct HistoryEvent {
     pub payload: Option<Box<RawValue>>,
 }
 
+/// An error of a call, with the event that told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldError {
+    /// The event.
+    pub event_id: Uuid,
+    /// What it told.
+    pub error: CallError,
+}
+
 /// A row of `events`, as far as the fold is concerned.
 struct FoldRow {
     project_id: String,
@@ -324,4 +333,47 @@ pub async fn history(
             })
         })
         .collect()
+}
+
+/// The first errors that the events of a call told, in fold order, at most
+/// `limit`; of the events that were received by `received_by`.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or a row cannot be.
+pub async fn errors(
+    executor: impl PgExecutor<'_>,
+    buckets: Buckets,
+    key: &CallKey,
+    received_by: DateTime<Utc>,
+    limit: u16,
+) -> Result<Vec<ToldError>, Error> {
+    let rows = sqlx::query!(
+        r#"
+        select event_id as "event_id!", error as "error!: Json<CallError>"
+        from (
+            select event_id, errors
+            from events
+            where bucket = $1 and call_id = $2 and project_id = $3
+                and errors is not null and received_at <= $4
+            order by effective_at, rank, fingerprint
+            -- each tells one at least
+            limit $5
+        ) as telling
+        -- expanded one after the other, in their order, until there are enough
+        cross join lateral jsonb_array_elements(errors) as error
+        limit $5
+        "#,
+        buckets.of(key),
+        key.call_id.as_str(),
+        key.project_id.as_str(),
+        received_by,
+        i64::from(limit),
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| ToldError { event_id: row.event_id, error: row.error.0 })
+        .collect())
 }
