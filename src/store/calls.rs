@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor, types::Json};
+use sqlx::{PgConnection, PgExecutor};
 
 use super::{
     Error,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     access::Projects,
-    call::{Attempt, Call, CallId, CallKey, Direction, Position, ProjectId, Status},
+    call::{Call, CallId, CallKey, Direction, Position, ProjectId, Status},
 };
 
 /// A call as it is stored.
@@ -29,20 +29,21 @@ pub struct StoredCall {
     pub last_delivered_at: DateTime<Utc>,
 }
 
-/// A row of `calls`, as Postgres gives it.
+/// A row of `calls`, as Postgres gives it; the JSON as text, so that who reads
+/// it can say in which column it is wrong.
 pub(super) struct CallRow {
     pub(super) project_id: String,
     pub(super) call_id: String,
     pub(super) version: i64,
     pub(super) direction: Option<Direction>,
     pub(super) status: Status,
-    pub(super) attempts: Json<Vec<Attempt>>,
+    pub(super) attempts: String,
     pub(super) client_id: Option<String>,
     pub(super) provider_status: Option<String>,
     pub(super) has_errors: bool,
     pub(super) event_count: i32,
     pub(super) anomaly_count: i32,
-    pub(super) microseconds_in_status: Json<BTreeMap<Status, i64>>,
+    pub(super) microseconds_in_status: String,
     pub(super) status_since: Option<DateTime<Utc>>,
     pub(super) first_event_at: DateTime<Utc>,
     pub(super) last_event_at: DateTime<Utc>,
@@ -62,13 +63,16 @@ impl TryFrom<CallRow> for StoredCall {
         let call = Call {
             direction: row.direction,
             status: row.status,
-            attempts: row.attempts.0,
+            attempts: at.read("attempts", serde_json::from_str(&row.attempts))?,
             client_id: at.read("client_id", row.client_id.map(TryInto::try_into).transpose())?,
             provider_status: row.provider_status,
             has_errors: row.has_errors,
             event_count: at.read("event_count", count(row.event_count))?,
             anomaly_count: at.read("anomaly_count", count(row.anomaly_count))?,
-            microseconds_in_status: row.microseconds_in_status.0,
+            microseconds_in_status: at.read(
+                "microseconds_in_status",
+                serde_json::from_str(&row.microseconds_in_status),
+            )?,
             status_since: row.status_since,
             first_event_at: row.first_event_at,
             ended_at: row.ended_at,
@@ -93,10 +97,9 @@ macro_rules! select_calls {
             r#"
             select calls.project_id, calls.call_id, calls.version,
                 calls.direction as "direction: Direction", calls.status as "status: Status",
-                calls.attempts as "attempts: Json<Vec<Attempt>>", calls.client_id,
+                calls.attempts::text as "attempts!", calls.client_id,
                 calls.provider_status, calls.has_errors, calls.event_count, calls.anomaly_count,
-                calls.microseconds_in_status
-                    as "microseconds_in_status: Json<BTreeMap<Status, i64>>",
+                calls.microseconds_in_status::text as "microseconds_in_status!",
                 calls.status_since, calls.first_event_at, calls.last_event_at,
                 calls.last_event_rank, calls.last_event_fingerprint, calls.ended_at,
                 calls.updated_at, calls.last_delivered_at
@@ -231,6 +234,35 @@ pub(super) async fn of_keys(
         let stored = StoredCall::try_from(row)?;
         Ok((stored.key.clone(), stored))
     })
+    .collect()
+}
+
+/// The versions of those of the calls that exist, whatever else their rows say.
+///
+/// # Errors
+///
+/// Where the database cannot be asked.
+pub(super) async fn versions(
+    executor: impl PgExecutor<'_>,
+    bucket: i32,
+    keys: &[&CallKey],
+) -> Result<HashMap<CallKey, i64>, Error> {
+    let (call_ids, project_ids) = columns(keys);
+    sqlx::query!(
+        r#"
+        select calls.project_id, calls.call_id, version
+        from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
+        join calls using (call_id, project_id)
+        where bucket = $1
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+    )
+    .fetch_all(executor)
+    .await?
+    .into_iter()
+    .map(|row| Ok((key("calls", row.project_id, row.call_id)?, row.version)))
     .collect()
 }
 

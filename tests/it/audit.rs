@@ -1,6 +1,6 @@
 //! `callstate verify` and `callstate rebuild`.
 
-use sqlx::{AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::support::{
     Database, Service, callstate,
@@ -34,6 +34,8 @@ async fn verify_finds_no_difference_in_what_the_service_wrote() {
 #[tokio::test]
 async fn verify_tells_each_difference_and_rebuild_mends_it() {
     let database = database_with_the_samples().await;
+    let newer = "alter type call_status add value 'NOWHERE'";
+    database.connect().await.execute(newer).await.unwrap();
     for (tampering, difference) in [
         (
             "update calls set status = 'CALLING' where call_id = 'out-08'",
@@ -49,6 +51,19 @@ async fn verify_tells_each_difference_and_rebuild_mends_it() {
             "disposition is stored as late, folded as advanced",
         ),
         ("update events set reason = 'none' where call_id = 'out-08'", "reason is stored as none"),
+        (
+            "update calls set attempts = '[{}]' where call_id = 'out-08'",
+            "attempts is stored as what cannot be read (missing field `number` at line 1 column 3), \
+             folded as [{\"number\":1,",
+        ),
+        (
+            "update calls set microseconds_in_status = '{\"NOWHERE\": 1}' where call_id = 'out-08'",
+            "microseconds_in_status is stored as what cannot be read (",
+        ),
+        (
+            "update calls set status = 'NOWHERE' where call_id = 'out-08'",
+            "call is stored as what cannot be read (",
+        ),
         (
             "delete from calls where call_id = 'out-08'",
             "call is stored as absent, folded as present",
@@ -72,6 +87,60 @@ async fn verify_tells_each_difference_and_rebuild_mends_it() {
         let (status, said) = run("verify", &database);
         assert_eq!(status, Some(0), "after {tampering}: {said}");
     }
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_told_and_the_other_calls_are_rebuilt() {
+    let database = database_with_the_samples().await;
+    let mut connection = database.connect().await;
+    for tampering in [
+        "update events set fingerprint = '\\x010203' where call_id = 'out-08'",
+        "update calls set status = 'CALLING' where call_id = 'out-09'",
+    ] {
+        assert_eq!(connection.execute(tampering).await.unwrap().rows_affected(), 1, "{tampering}");
+    }
+    let unreadable = ": fingerprint is stored as what cannot be read (a fingerprint has 32 bytes, \
+                      this has 3), so the call cannot be folded\n";
+    let (status, said) = run("verify", &database);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("call out-08") && said.contains(unreadable), "{said}");
+    assert!(said.ends_with("folded 24 events of 25 calls: 2 differences\n"), "{said}");
+
+    let (status, said) = run("rebuild", &database);
+    assert_eq!(status, Some(1));
+    assert!(said.contains(unreadable), "{said}");
+    let summary = ": 2 differences, 1 calls rebuilt, 1 not: an event of each cannot be read\n";
+    assert!(said.ends_with(summary), "{said}");
+    let (status, said) = run("verify", &database);
+    assert_eq!(status, Some(1));
+    assert!(said.ends_with(": 1 difference\n"), "{said}");
+}
+
+#[tokio::test]
+async fn rebuild_tries_again_what_postgres_rolls_back() {
+    let database = database_with_the_samples().await;
+    let mut connection = database.connect().await;
+    for statement in [
+        "update calls set status = 'CALLING' where call_id = 'out-08'",
+        "create sequence tries",
+        "create function roll_back() returns trigger language plpgsql as $$
+         begin
+             -- what a sequence counts is not rolled back
+             if nextval('tries') < 3 then
+                 raise exception using errcode = 'deadlock_detected';
+             end if;
+             return new;
+         end
+         $$",
+        "create trigger roll_back before update on calls for each row execute function roll_back()",
+    ] {
+        connection.execute(statement).await.unwrap();
+    }
+    let (status, said) = run("rebuild", &database);
+    assert_eq!(status, Some(0), "{said}");
+    let row = connection.fetch_one("select last_value from tries").await.unwrap();
+    assert_eq!(row.get::<i64, _>(0), 3);
+    assert_eq!(run("verify", &database).0, Some(0));
 }
 
 #[tokio::test]
