@@ -5,13 +5,13 @@ use std::fmt;
 use chrono::{DateTime, FixedOffset, Utc};
 
 use super::{
-    fingerprint::{event_id, fingerprint},
+    fingerprint::fingerprint,
     json::{self, Json, NotJson, Text},
     time::occurred_at,
 };
 use crate::call::{
     CallError, CallId, CallKey, CallSid, ClientId, Delivery, Event, EventType, InvalidIdentifier,
-    ProjectId, id,
+    ProjectId, event_id, id,
 };
 
 /// The most errors of an event that are told apart; the payload keeps all. A

@@ -16,7 +16,7 @@ use super::{
     Error,
     calls::{self, StoredCall},
     codec::key,
-    events::{self, StoredEvent},
+    events::{self, Derived, StoredEvent},
 };
 use crate::call::{Call, CallKey, Fingerprint, Outcome, fold};
 
@@ -264,10 +264,11 @@ fn compare(
             differ(None, field, unreadable.to_string(), Some(folded));
         }
     }
-    for (stored, folded) in history.iter().zip(&outcomes) {
-        let event = Some(stored.event.fingerprint);
-        let stored_fields = fields_of_outcome(&stored.outcome);
-        for (stored, folded) in stored_fields.into_iter().zip(fields_of_outcome(folded)) {
+    for (StoredEvent { event, derived, .. }, outcome) in history.iter().zip(outcomes) {
+        let folded = Derived::of(key, event, outcome);
+        let event = Some(event.fingerprint);
+        let stored_fields = fields_of_event(derived);
+        for (stored, folded) in stored_fields.into_iter().zip(fields_of_event(&folded)) {
             differ(event, stored.0, stored.1, Some(folded.1));
         }
     }
@@ -316,9 +317,13 @@ fn fields_of_call(call: &Call) -> [Field; 16] {
     ]
 }
 
-fn fields_of_outcome(outcome: &Outcome) -> [Field; 5] {
+fn fields_of_event(derived: &Derived) -> [Field; 8] {
+    let Derived { event_id, effective_at, rank, outcome } = derived;
     let Outcome { disposition, from_status, to_status, attempt, reason } = outcome;
     [
+        ("event_id", event_id.to_string()),
+        ("effective_at", time(Some(*effective_at))),
+        ("rank", rank.to_string()),
         ("disposition", disposition.to_string()),
         ("from_status", shown(*from_status)),
         ("to_status", shown(*to_status)),

@@ -1,10 +1,11 @@
 //! `callstate verify` and `callstate rebuild`.
 
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::support::{
     Database, Service, callstate,
-    delivery::{fixture, fixtures},
+    delivery::{delivery, fixture, fixtures},
 };
 
 async fn database_with_the_samples() -> Database {
@@ -50,6 +51,10 @@ async fn verify_tells_each_difference_and_rebuild_mends_it() {
             "update events set disposition = 'late' where call_id = 'out-08'",
             "disposition is stored as late, folded as advanced",
         ),
+        (
+            "update events set event_id = gen_random_uuid() where call_id = 'out-08'",
+            "event_id is stored as ",
+        ),
         ("update events set reason = 'none' where call_id = 'out-08'", "reason is stored as none"),
         (
             "update calls set attempts = '[{}]' where call_id = 'out-08'",
@@ -87,6 +92,75 @@ async fn verify_tells_each_difference_and_rebuild_mends_it() {
         let (status, said) = run("verify", &database);
         assert_eq!(status, Some(0), "after {tampering}: {said}");
     }
+}
+
+#[tokio::test]
+async fn the_order_of_a_history_is_verified_and_rebuilt() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for (second, event_type) in [
+        (1, "OUTBOUND_CALL_PENDING"),
+        (2, "OUTBOUND_CALL_CALLING"),
+        (2, "OUTBOUND_CALL_REQUESTED"),
+        (3, "OUTBOUND_CALL_COMPLETED"),
+    ] {
+        service.deliver(delivery(event_type, "c", second, None).to_string()).await.ok();
+    }
+    let right = service.get("/calls/c/history").await.ok();
+    let mut connection = database.connect().await;
+    for tampering in [
+        // As by a release that does not know the type.
+        "update events set rank = -1 where event_type = 'OUTBOUND_CALL_CALLING'",
+        // As by no release.
+        "update events set rank = 42 where event_type = 'OUTBOUND_CALL_PENDING'",
+        "update events set effective_at = '2000-01-01' where event_type = 'OUTBOUND_CALL_COMPLETED'",
+    ] {
+        assert_eq!(connection.execute(tampering).await.unwrap().rows_affected(), 1, "{tampering}");
+    }
+    // The pages follow what is stored, so that none is shown twice or never.
+    assert_eq!(
+        event_types(&paged(&service).await),
+        ["COMPLETED", "PENDING", "CALLING", "REQUESTED"],
+    );
+
+    let (status, said) = run("verify", &database);
+    assert_eq!(status, Some(1));
+    for difference in [
+        "rank is stored as -1, folded as 2",
+        "rank is stored as 42, folded as 0",
+        "effective_at is stored as 2000-01-01T00:00:00Z, folded as 2026-05-12T12:00:03Z",
+    ] {
+        assert!(said.contains(difference), "{said}");
+    }
+    assert!(said.ends_with(": 3 differences\n"), "{said}");
+    assert_eq!(run("rebuild", &database).0, Some(0));
+    let (status, said) = run("verify", &database);
+    assert_eq!(status, Some(0), "{said}");
+
+    let shown = paged(&service).await;
+    assert_eq!(event_types(&shown), ["PENDING", "REQUESTED", "CALLING", "COMPLETED"]);
+    assert_eq!(Value::Array(shown), right["events"]);
+}
+
+/// The history of the call `c`, an event to a page.
+async fn paged(service: &Service) -> Vec<Value> {
+    let mut events = Vec::new();
+    let mut cursor = String::new();
+    // There are fewer.
+    for _ in 0..10 {
+        let page = service.get(&format!("/calls/c/history?limit=1&cursor={cursor}")).await.ok();
+        events.extend(page["events"].as_array().unwrap().iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return events,
+        }
+    }
+    panic!("the pages do not end");
+}
+
+fn event_types(events: &[Value]) -> Vec<&str> {
+    let names = events.iter().map(|event| event["event_type"].as_str().unwrap());
+    names.map(|name| name.trim_start_matches("OUTBOUND_CALL_")).collect()
 }
 
 #[tokio::test]
