@@ -14,8 +14,15 @@ use super::{
 };
 use crate::{
     call::{Attempt, CallError, CallId, CallSid, ClientId, Direction, ProjectId, Status},
-    store::calls::{FoundCall, Wanted},
+    store::{
+        calls::{StoredCall, Wanted},
+        events::{self, ToldError},
+    },
 };
+
+/// The most errors of a call that are shown: the first. Its history shows the
+/// errors of each event.
+const MAX_ERRORS: u16 = 1000;
 
 /// A call, whole.
 #[derive(Debug, Serialize)]
@@ -66,9 +73,15 @@ impl From<Attempt> for AttemptDocument {
     }
 }
 
-impl From<FoundCall> for CallDocument {
-    fn from(found: FoundCall) -> Self {
-        let FoundCall { stored, errors } = found;
+impl From<ToldError> for ErrorDocument {
+    fn from(told: ToldError) -> Self {
+        let ToldError { event_id, error } = told;
+        Self { event_id, error }
+    }
+}
+
+impl CallDocument {
+    fn of(stored: StoredCall, errors: Vec<ToldError>) -> Self {
         let call = stored.call;
         Self {
             call_id: stored.key.call_id,
@@ -84,10 +97,7 @@ impl From<FoundCall> for CallDocument {
             client_id: call.client_id,
             provider_status: call.provider_status,
             has_errors: call.has_errors,
-            errors: errors
-                .into_iter()
-                .map(|told| ErrorDocument { event_id: told.event_id, error: told.error })
-                .collect(),
+            errors: errors.into_iter().map(ErrorDocument::from).collect(),
             time_in_status: call
                 .microseconds_in_status
                 .into_iter()
@@ -117,8 +127,17 @@ pub(super) async fn show(
     let projects = caller.projects(query.take_project_id().as_ref());
     query.finish()?;
     let found = service.lookup.find(Wanted { call_id: call_id.clone(), projects }).await?;
-    let found = only_one(found, &call_id, |found| &found.stored.key.project_id)?;
-    Ok(Json(found.into()))
+    let stored = only_one(found, &call_id, |stored| &stored.key.project_id)?;
+    let errors = if stored.call.has_errors {
+        // Those that the call had when it was read: of an event that came since, the rest of the
+        // answer knows nothing. What is received by one instance and committed late, with a clock
+        // behind another's, may show here a moment before it counts there.
+        let read_as_of = stored.call.updated_at;
+        events::errors(&service.pool, service.buckets, &stored.key, read_as_of, MAX_ERRORS).await?
+    } else {
+        Vec::new()
+    };
+    Ok(Json(CallDocument::of(stored, errors)))
 }
 
 /// The one call of that id; a problem where there is none, or one in each of

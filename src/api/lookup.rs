@@ -5,19 +5,22 @@
 //! lone question does not wait for company; under load a question costs a
 //! fraction of a round trip, and no connection of its own.
 //!
-//! What always holds: what waits is bounded; a call that cannot be read spoils
+//! What always holds: what waits is bounded, and so is how long; a call that cannot be read spoils
 //! no other's answer.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use sqlx::PgPool;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::timeout,
+};
 
 use super::Problem;
 use crate::store::{
     self, Buckets,
-    calls::{FoundCall, Wanted, find},
+    calls::{StoredCall, Wanted, find},
 };
 
 /// How many readers ask side by side: while one waits for the database, another
@@ -30,7 +33,11 @@ const MAX_BATCH: usize = 128;
 /// The most questions that wait.
 const MAX_WAITING: usize = 4096;
 
-type Answer = Result<Vec<FoundCall>, Arc<store::Error>>;
+/// How long the database may take for one statement. What waits behind it waits
+/// as long, so it is better told to come back.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+type Answer = Result<Vec<StoredCall>, Arc<store::Error>>;
 
 /// Where to ask for calls.
 #[derive(Debug, Clone)]
@@ -63,7 +70,7 @@ impl Lookup {
     }
 
     /// The calls that are wanted, in the order of their projects.
-    pub(super) async fn find(&self, wanted: Wanted) -> Result<Vec<FoundCall>, Problem> {
+    pub(super) async fn find(&self, wanted: Wanted) -> Result<Vec<StoredCall>, Problem> {
         let (answer, found) = oneshot::channel();
         self.0
             .try_send(Question { wanted, answer })
@@ -91,7 +98,10 @@ impl Reader {
         // Who asked may have gone.
         questions.retain(|question| !question.answer.is_closed());
         let wanted: Vec<&Wanted> = questions.iter().map(|question| &question.wanted).collect();
-        match find(&self.pool, self.buckets, &wanted).await {
+        let found = timeout(DEADLINE, find(&self.pool, self.buckets, &wanted))
+            .await
+            .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()));
+        match found {
             Ok(found) => {
                 for (question, found) in questions.into_iter().zip(found) {
                     let _ = question.answer.send(Ok(found));

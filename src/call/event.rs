@@ -3,8 +3,8 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-
 use uuid::Uuid;
 
 use super::{
@@ -168,6 +168,24 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// The id of an event: a UUID of version 8 ([RFC 9562]), made of the call's key
+/// and the fingerprint. So every delivery of an event, an import and a replay
+/// give it the same id.
+///
+/// [RFC 9562]: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
+#[must_use]
+pub fn event_id(key: &CallKey, fingerprint: Fingerprint) -> Uuid {
+    let mut context = Context::new(&SHA256);
+    // Identifiers hold no control characters, so the ends are unambiguous.
+    for part in [key.project_id.as_str(), "\n", key.call_id.as_str(), "\n"] {
+        context.update(part.as_bytes());
+    }
+    context.update(&fingerprint.0);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&context.finish().as_ref()[..16]);
+    Uuid::new_v8(bytes)
 }
 
 /// Something that went wrong in a call, as an event told it. Every member may

@@ -32,7 +32,9 @@ pub mod transition;
 mod tests;
 
 pub use attempt::Attempt;
-pub use event::{CallError, Delivery, Event, EventType, Fingerprint, KnownEvent, Position};
+pub use event::{
+    CallError, Delivery, Event, EventType, Fingerprint, KnownEvent, Position, event_id,
+};
 pub use id::{CallId, CallKey, CallSid, ClientId, InvalidIdentifier, ProjectId};
 pub use name::UnknownName;
 pub(crate) use name::named;

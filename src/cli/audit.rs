@@ -47,6 +47,7 @@ struct Report {
     events: usize,
     differences: Vec<DifferenceDocument>,
     rebuilt: usize,
+    not_rebuilt: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,7 +57,7 @@ struct DifferenceDocument {
     fingerprint: Option<String>,
     field: &'static str,
     stored: String,
-    folded: String,
+    folded: Option<String>,
 }
 
 impl From<&Difference> for DifferenceDocument {
@@ -74,7 +75,7 @@ impl From<&Difference> for DifferenceDocument {
 }
 
 /// Folds every call again and tells each difference; rebuilds, if that is the
-/// purpose. A difference that is only told fails the command.
+/// purpose. A difference that stays fails the command.
 pub(super) async fn run(options: Options, purpose: Purpose, config: Config) -> Result<(), Failure> {
     telemetry::init(&config.log);
     let database = Database::open(&config, Claim::Join).await?;
@@ -88,12 +89,13 @@ pub(super) async fn run(options: Options, purpose: Purpose, config: Config) -> R
     }
     match purpose {
         Purpose::Verify if !report.differences.is_empty() => Err(Failure::Told),
+        Purpose::Rebuild if report.not_rebuilt > 0 => Err(Failure::Told),
         Purpose::Verify | Purpose::Rebuild => Ok(()),
     }
 }
 
 fn summary(report: &Report, purpose: Purpose) -> String {
-    let Report { calls, events, differences, rebuilt } = report;
+    let Report { calls, events, differences, rebuilt, not_rebuilt } = report;
     let found = match differences.len() {
         0 => "no difference".to_owned(),
         1 => "1 difference".to_owned(),
@@ -102,7 +104,10 @@ fn summary(report: &Report, purpose: Purpose) -> String {
     let looked = format!("folded {events} events of {calls} calls: {found}");
     match purpose {
         Purpose::Verify => looked,
-        Purpose::Rebuild => format!("{looked}, {rebuilt} calls rebuilt"),
+        Purpose::Rebuild if *not_rebuilt == 0 => format!("{looked}, {rebuilt} calls rebuilt"),
+        Purpose::Rebuild => format!(
+            "{looked}, {rebuilt} calls rebuilt, {not_rebuilt} not: an event of each cannot be read"
+        ),
     }
 }
 
@@ -119,7 +124,7 @@ async fn walk(database: &Database, format: Format, purpose: Purpose) -> Result<R
             progress.advance(found.calls as u64);
             note(&mut report, &found, format, &progress)?;
             if purpose == Purpose::Rebuild {
-                report.rebuilt += rebuild(&mut connection, bucket, &found).await?;
+                rebuild(&mut connection, bucket, &found, &mut report).await?;
             }
             match found.last {
                 Some(last) => after = Some(last),
@@ -149,14 +154,20 @@ fn note(
     Ok(())
 }
 
-/// Writes the fold of each call that differs; gives how many those were.
+/// Writes the fold of each call that differs and can be folded.
 async fn rebuild(
     connection: &mut PgConnection,
     bucket: i32,
     found: &Findings,
-) -> Result<usize, Failure> {
-    let mut keys: Vec<&CallKey> = found.differences.iter().map(|it| &it.key).collect();
+    report: &mut Report,
+) -> Result<(), Failure> {
+    // A call that cannot be folded has this one difference, which says so.
+    let (foldable, others): (Vec<&Difference>, Vec<&Difference>) =
+        found.differences.iter().partition(|difference| difference.folded.is_some());
+    let mut keys: Vec<&CallKey> = foldable.into_iter().map(|it| &it.key).collect();
     keys.dedup();
     store::refold(connection, bucket, &keys).await?;
-    Ok(keys.len())
+    report.rebuilt += keys.len();
+    report.not_rebuilt += others.len();
+    Ok(())
 }

@@ -5,19 +5,22 @@ use std::fmt;
 use chrono::{DateTime, FixedOffset, Utc};
 
 use super::{
-    fingerprint::{event_id, fingerprint},
+    fingerprint::fingerprint,
     json::{self, Json, NotJson, Text},
     time::occurred_at,
 };
 use crate::call::{
     CallError, CallId, CallKey, CallSid, ClientId, Delivery, Event, EventType, InvalidIdentifier,
-    ProjectId, id,
+    ProjectId, event_id, id,
 };
 
 /// The most errors of an event that are told apart; the payload keeps all. A
 /// body of the largest size has room for half a million, each of which would
 /// take sixty times the space that it has there.
 const MAX_ERRORS: usize = 1000;
+
+/// The most characters of each text of an error; the payload keeps all.
+const MAX_ERROR_TEXT: usize = 4000;
 
 /// The circumstances under which a body came.
 #[derive(Debug, Clone, Copy)]
@@ -211,12 +214,67 @@ fn read_error(error: &Json<'_>) -> CallError {
     }
 }
 
-/// A string or number as text that Postgres can hold: U+FFFD stands for NUL and
-/// for lone surrogates.
+/// A string or number, as far as it is shown, as text that Postgres can hold:
+/// U+FFFD stands for NUL and for lone surrogates.
 fn shown(json: &Json<'_>) -> Option<String> {
     match json {
-        Json::String(text) => Some(text.decode().text.replace('\0', "\u{fffd}")),
-        Json::Number(number) => Some((*number).to_owned()),
+        Json::String(text) => Some(beginning(&text.decode().text).replace('\0', "\u{fffd}")),
+        Json::Number(number) => Some(beginning(number).to_owned()),
         Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
+    }
+}
+
+/// The text, or as much of it as is kept of an error's.
+fn beginning(text: &str) -> &str {
+    text.char_indices().nth(MAX_ERROR_TEXT).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The errors of a delivery that carries these.
+    fn errors_of(errors: &serde_json::Value) -> Vec<CallError> {
+        let body = json!({
+            "eventType": "OUTBOUND_CALL_ERROR", "callId": "c", "body": {"errors": errors},
+        });
+        let receipt = Receipt {
+            endpoint: "default",
+            received_at: DateTime::UNIX_EPOCH,
+            provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
+        };
+        read(body.to_string().as_bytes(), receipt).unwrap().errors
+    }
+
+    #[test]
+    fn of_each_text_of_an_error_the_beginning_is_kept() {
+        let (longest, longer) = ("ü".repeat(MAX_ERROR_TEXT), "ü".repeat(MAX_ERROR_TEXT + 1));
+        for members in [
+            ["code", "message", "phase", "where", "timestamp"].as_slice(),
+            // An error that is but a string is its own message.
+            &[],
+        ] {
+            for text in [&longest, &longer] {
+                let error = match members {
+                    [] => json!(text),
+                    members => members.iter().map(|name| (*name, json!(text))).collect(),
+                };
+                let errors = errors_of(&json!([error]));
+                let CallError { code, message, phase, location, timestamp } = &errors[0];
+                assert_eq!(message.as_ref(), Some(&longest));
+                for text in [code, phase, location, timestamp] {
+                    assert_eq!(text.as_ref(), Some(&longest).filter(|_| !members.is_empty()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_very_many_errors_the_first_are_kept() {
+        let errors = errors_of(&(0..=MAX_ERRORS).collect());
+        assert_eq!(errors.len(), MAX_ERRORS);
+        assert_eq!(errors[0].message.as_deref(), Some("0"));
     }
 }

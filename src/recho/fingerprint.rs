@@ -13,11 +13,11 @@
 //!
 //! [RFC 8785]: https://www.rfc-editor.org/rfc/rfc8785
 
-use ring::digest::{Context, SHA256, digest};
+use ring::digest::{SHA256, digest};
 use uuid::Uuid;
 
 use super::json::{Json, Text};
-use crate::call::{CallKey, Fingerprint};
+use crate::call::Fingerprint;
 
 /// The members of the envelope that make the fingerprint, in canonical order.
 const MEMBERS: [&str; 3] = ["body", "eventType", "projectId"];
@@ -43,22 +43,6 @@ pub fn fingerprint(envelope: &Json<'_>) -> Fingerprint {
     }
     text.push(b'}');
     Fingerprint(sha256(&text))
-}
-
-/// The id of an event: a UUID of version 8 ([RFC 9562]), made of the call's key
-/// and the fingerprint. So every delivery of an event, an import and a replay
-/// give it the same id.
-///
-/// [RFC 9562]: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
-#[must_use]
-pub fn event_id(key: &CallKey, fingerprint: Fingerprint) -> Uuid {
-    let mut context = Context::new(&SHA256);
-    // Identifiers hold no control characters, so the ends are unambiguous.
-    for part in [key.project_id.as_str(), "\n", key.call_id.as_str(), "\n"] {
-        context.update(part.as_bytes());
-    }
-    context.update(&fingerprint.0);
-    uuid_of(context.finish().as_ref())
 }
 
 /// A UUID of version 8 made of the first 16 bytes of a hash.

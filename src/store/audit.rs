@@ -3,8 +3,11 @@
 //! [`check`] takes the calls in key order, some at a time, each time from one
 //! snapshot of the database, so that it may run while the service does.
 //! [`super::refold`] repairs what it finds.
+//!
+//! What always holds: a row that cannot be read is a difference as any other, and
+//! hides none of another call.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
@@ -13,7 +16,7 @@ use super::{
     Error,
     calls::{self, StoredCall},
     codec::key,
-    events::{self, StoredEvent},
+    events::{self, Derived, StoredEvent},
 };
 use crate::call::{Call, CallKey, Fingerprint, Outcome, fold};
 
@@ -24,21 +27,55 @@ pub struct Difference {
     pub key: CallKey,
     /// The event, where it is about one.
     pub event: Option<Fingerprint>,
-    /// The column, or `call` where the whole call is missing or too much.
+    /// The column; `call` where the whole call is missing or too much, `call` or
+    /// `event` where it is not known which column cannot be read.
     pub field: &'static str,
     /// What is stored.
     pub stored: String,
-    /// What the fold gives.
-    pub folded: String,
+    /// What the fold gives; `None` where an event of the call cannot be read, so
+    /// that the call can be neither folded nor repaired.
+    pub folded: Option<String>,
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.key)?;
-        if let Some(event) = self.event {
+        let Self { key, event, field, stored, folded } = self;
+        write!(f, "{key}")?;
+        if let Some(event) = event {
             write!(f, ", event {event}")?;
         }
-        write!(f, ": {} is stored as {}, folded as {}", self.field, self.stored, self.folded)
+        write!(f, ": {field} is stored as {stored}, ")?;
+        match folded {
+            Some(folded) => write!(f, "folded as {folded}"),
+            None => f.write_str("so the call cannot be folded"),
+        }
+    }
+}
+
+/// Why a row cannot be read.
+#[derive(Debug)]
+struct Unreadable {
+    /// The column, where that is known.
+    column: Option<&'static str>,
+    problem: String,
+}
+
+impl Unreadable {
+    /// What is wrong with a row, if it is that.
+    fn of(error: Error) -> Result<Self, Error> {
+        match error {
+            Error::Corrupt { column, problem, .. } => Ok(Self { column: Some(column), problem }),
+            Error::Database(
+                problem @ (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)),
+            ) => Ok(Self { column: None, problem: problem.to_string() }),
+            error => Err(error),
+        }
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what cannot be read ({})", self.problem)
     }
 }
 
@@ -77,7 +114,7 @@ pub async fn estimate(conn: &mut PgConnection) -> Result<u64, Error> {
 ///
 /// # Errors
 ///
-/// Where the database cannot be asked, or a row cannot be.
+/// Where the database cannot be asked, or what names a call cannot be.
 pub async fn check(
     conn: &mut PgConnection,
     bucket: i32,
@@ -90,18 +127,42 @@ pub async fn check(
         .await?;
     let keys = next_keys(&mut tx, bucket, after, limit).await?;
     let wanted: Vec<&CallKey> = keys.iter().collect();
-    let mut stored = calls::of_keys(&mut *tx, bucket, &wanted).await?;
-    let mut events = events::of_calls(&mut *tx, bucket, &wanted).await?;
+    let mut stored =
+        each(&wanted, async |keys| calls::of_keys(&mut *tx, bucket, keys).await).await?;
+    let mut events =
+        each(&wanted, async |keys| events::of_calls(&mut *tx, bucket, keys).await).await?;
     tx.commit().await?;
 
     let mut findings = Findings { calls: keys.len(), ..Findings::default() };
     for key in &keys {
-        let history = events.remove(key).unwrap_or_default();
-        findings.events += history.len();
-        compare(key, stored.remove(key).as_ref(), &history, &mut findings.differences);
+        let history = events.remove(key).unwrap_or_else(|| Ok(Vec::new()));
+        findings.events += history.as_ref().map_or(0, Vec::len);
+        compare(key, stored.remove(key), history, &mut findings.differences);
     }
     findings.last = keys.into_iter().next_back();
     Ok(findings)
+}
+
+/// Reads something of these calls: of all at once; where a row cannot be read, of
+/// each alone, so that the others are.
+async fn each<T>(
+    keys: &[&CallKey],
+    mut read: impl AsyncFnMut(&[&CallKey]) -> Result<HashMap<CallKey, T>, Error>,
+) -> Result<HashMap<CallKey, Result<T, Unreadable>>, Error> {
+    match read(keys).await {
+        Ok(found) => return Ok(found.into_iter().map(|(key, it)| (key, Ok(it))).collect()),
+        Err(error) => Unreadable::of(error)?,
+    };
+    let mut found = HashMap::new();
+    for &key in keys {
+        match read(&[key]).await {
+            Ok(one) => found.extend(one.into_iter().map(|(key, it)| (key, Ok(it)))),
+            Err(error) => {
+                found.insert(key.clone(), Err(Unreadable::of(error)?));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The keys of calls, and of events of which the call is missing.
@@ -157,42 +218,58 @@ async fn next_keys(
 /// Compares a call as it is stored with the fold of its events.
 fn compare(
     key: &CallKey,
-    stored: Option<&StoredCall>,
-    history: &[StoredEvent],
+    stored: Option<Result<StoredCall, Unreadable>>,
+    history: Result<Vec<StoredEvent>, Unreadable>,
     differences: &mut Vec<Difference>,
 ) {
-    let mut differ = |event, field, stored: String, folded: String| {
-        if stored != folded {
+    let mut differ = |event, field, stored: String, folded: Option<String>| {
+        if folded.as_ref() != Some(&stored) {
             differences.push(Difference { key: key.clone(), event, field, stored, folded });
         }
     };
-    let mut history: Vec<&StoredEvent> = history.iter().collect();
+    let mut history = match history {
+        Ok(history) => history,
+        Err(unreadable) => {
+            differ(None, unreadable.column.unwrap_or("event"), unreadable.to_string(), None);
+            return;
+        }
+    };
     history.sort_by_key(|stored| stored.event.position());
     let folded = fold(&mut history.iter().map(|stored| &stored.event).collect::<Vec<_>>());
 
     let Some((call, outcomes)) = folded else {
         if stored.is_some() {
-            differ(None, "call", "present".to_owned(), "absent".to_owned());
+            differ(None, "call", "present".to_owned(), Some("absent".to_owned()));
         }
         return;
     };
+    let delivered_at = history.iter().map(|event| event.last_delivered_at).max();
+    let folded_fields =
+        fields_of_call(&call).into_iter().chain([("last_delivered_at", time(delivered_at))]);
     match stored {
-        None => differ(None, "call", "absent".to_owned(), "present".to_owned()),
-        Some(stored) => {
-            let stored_fields = fields_of_call(&stored.call);
-            for (stored, folded) in stored_fields.into_iter().zip(fields_of_call(&call)) {
-                differ(None, stored.0, stored.1, folded.1);
+        None => differ(None, "call", "absent".to_owned(), Some("present".to_owned())),
+        Some(Ok(stored)) => {
+            let delivered_at = Some(stored.last_delivered_at);
+            let stored_fields = fields_of_call(&stored.call)
+                .into_iter()
+                .chain([("last_delivered_at", time(delivered_at))]);
+            for (stored, folded) in stored_fields.zip(folded_fields) {
+                differ(None, stored.0, stored.1, Some(folded.1));
             }
-            let delivered_at = history.iter().map(|event| event.last_delivered_at).max();
-            let stored_at = Some(stored.last_delivered_at);
-            differ(None, "last_delivered_at", time(stored_at), time(delivered_at));
+        }
+        Some(Err(unreadable)) => {
+            let of_column = |(column, _): &Field| Some(*column) == unreadable.column;
+            let (field, folded) =
+                folded_fields.into_iter().find(of_column).unwrap_or(("call", "present".to_owned()));
+            differ(None, field, unreadable.to_string(), Some(folded));
         }
     }
-    for (stored, folded) in history.iter().zip(&outcomes) {
-        let event = Some(stored.event.fingerprint);
-        let stored_fields = fields_of_outcome(&stored.outcome);
-        for (stored, folded) in stored_fields.into_iter().zip(fields_of_outcome(folded)) {
-            differ(event, stored.0, stored.1, folded.1);
+    for (StoredEvent { event, derived, .. }, outcome) in history.iter().zip(outcomes) {
+        let folded = Derived::of(key, event, outcome);
+        let event = Some(event.fingerprint);
+        let stored_fields = fields_of_event(derived);
+        for (stored, folded) in stored_fields.into_iter().zip(fields_of_event(&folded)) {
+            differ(event, stored.0, stored.1, Some(folded.1));
         }
     }
 }
@@ -240,9 +317,13 @@ fn fields_of_call(call: &Call) -> [Field; 16] {
     ]
 }
 
-fn fields_of_outcome(outcome: &Outcome) -> [Field; 5] {
+fn fields_of_event(derived: &Derived) -> [Field; 8] {
+    let Derived { event_id, effective_at, rank, outcome } = derived;
     let Outcome { disposition, from_status, to_status, attempt, reason } = outcome;
     [
+        ("event_id", event_id.to_string()),
+        ("effective_at", time(Some(*effective_at))),
+        ("rank", rank.to_string()),
         ("disposition", disposition.to_string()),
         ("from_status", shown(*from_status)),
         ("to_status", shown(*to_status)),

@@ -1,10 +1,9 @@
 //! The table `calls`: a row and the call that it holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor, types::Json};
-use uuid::Uuid;
+use sqlx::{PgConnection, PgExecutor};
 
 use super::{
     Error,
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     access::Projects,
-    call::{Attempt, Call, CallError, CallId, CallKey, Direction, Position, Status},
+    call::{Call, CallId, CallKey, Direction, Position, ProjectId, Status},
 };
 
 /// A call as it is stored.
@@ -30,20 +29,21 @@ pub struct StoredCall {
     pub last_delivered_at: DateTime<Utc>,
 }
 
-/// A row of `calls`, as Postgres gives it.
+/// A row of `calls`, as Postgres gives it; the JSON as text, so that who reads
+/// it can say in which column it is wrong.
 pub(super) struct CallRow {
     pub(super) project_id: String,
     pub(super) call_id: String,
     pub(super) version: i64,
     pub(super) direction: Option<Direction>,
     pub(super) status: Status,
-    pub(super) attempts: Json<Vec<Attempt>>,
+    pub(super) attempts: String,
     pub(super) client_id: Option<String>,
     pub(super) provider_status: Option<String>,
     pub(super) has_errors: bool,
     pub(super) event_count: i32,
     pub(super) anomaly_count: i32,
-    pub(super) microseconds_in_status: Json<BTreeMap<Status, i64>>,
+    pub(super) microseconds_in_status: String,
     pub(super) status_since: Option<DateTime<Utc>>,
     pub(super) first_event_at: DateTime<Utc>,
     pub(super) last_event_at: DateTime<Utc>,
@@ -63,13 +63,16 @@ impl TryFrom<CallRow> for StoredCall {
         let call = Call {
             direction: row.direction,
             status: row.status,
-            attempts: row.attempts.0,
+            attempts: at.read("attempts", serde_json::from_str(&row.attempts))?,
             client_id: at.read("client_id", row.client_id.map(TryInto::try_into).transpose())?,
             provider_status: row.provider_status,
             has_errors: row.has_errors,
             event_count: at.read("event_count", count(row.event_count))?,
             anomaly_count: at.read("anomaly_count", count(row.anomaly_count))?,
-            microseconds_in_status: row.microseconds_in_status.0,
+            microseconds_in_status: at.read(
+                "microseconds_in_status",
+                serde_json::from_str(&row.microseconds_in_status),
+            )?,
             status_since: row.status_since,
             first_event_at: row.first_event_at,
             ended_at: row.ended_at,
@@ -85,22 +88,25 @@ impl TryFrom<CallRow> for StoredCall {
     }
 }
 
-/// An error of a call, with the event that told it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToldError {
-    /// The event.
-    pub event_id: Uuid,
-    /// What it told.
-    pub error: CallError,
-}
-
-/// A call as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundCall {
-    /// The call.
-    pub stored: StoredCall,
-    /// The errors that its events told, in fold order.
-    pub errors: Vec<ToldError>,
+/// Selects calls as [`CallRow`]s: the columns, written once for what follows them
+/// and its arguments.
+macro_rules! select_calls {
+    ($following:literal, $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            CallRow,
+            r#"
+            select calls.project_id, calls.call_id, calls.version,
+                calls.direction as "direction: Direction", calls.status as "status: Status",
+                calls.attempts::text as "attempts!", calls.client_id,
+                calls.provider_status, calls.has_errors, calls.event_count, calls.anomaly_count,
+                calls.microseconds_in_status::text as "microseconds_in_status!",
+                calls.status_since, calls.first_event_at, calls.last_event_at,
+                calls.last_event_rank, calls.last_event_fingerprint, calls.ended_at,
+                calls.updated_at, calls.last_delivered_at
+            "# + $following,
+            $($argument),+
+        )
+    };
 }
 
 /// A question for a call: the calls of that id, one in each of those projects
@@ -122,94 +128,52 @@ pub async fn find(
     executor: impl PgExecutor<'_>,
     buckets: Buckets,
     wanted: &[&Wanted],
-) -> Result<Vec<Vec<FoundCall>>, Error> {
-    let (mut places, mut call_ids, mut project_ids) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, Wanted { call_id, projects }) in (0..).zip(wanted) {
-        let ids = projects.ids();
-        let ids = ids.map_or_else(|| vec![None], |ids| ids.into_iter().map(Some).collect());
-        for project_id in ids {
-            places.push(place);
-            call_ids.push(call_id.as_str());
-            project_ids.push(project_id);
-        }
-    }
-    let rows = sqlx::query!(
+) -> Result<Vec<Vec<StoredCall>>, Error> {
+    // Asked for once, however many ask for it.
+    let pairs: BTreeSet<(&str, Option<&str>)> = wanted
+        .iter()
+        .flat_map(|Wanted { call_id, projects }| {
+            let ids = projects.ids();
+            let ids = ids.map_or_else(|| vec![None], |ids| ids.into_iter().map(Some).collect());
+            ids.into_iter().map(|project_id| (call_id.as_str(), project_id))
+        })
+        .collect();
+    let (call_ids, project_ids): (Vec<&str>, Vec<Option<&str>>) = pairs.into_iter().unzip();
+    let rows = select_calls!(
         r#"
-        select wanted.place as "place!", found.project_id, found.call_id, version,
-            direction as "direction: Direction", status as "status: Status",
-            attempts as "attempts: Json<Vec<Attempt>>", client_id, provider_status,
-            has_errors, event_count, anomaly_count,
-            microseconds_in_status as "microseconds_in_status: Json<BTreeMap<Status, i64>>",
-            status_since, first_event_at, last_event_at, last_event_rank,
-            last_event_fingerprint, ended_at, updated_at, last_delivered_at,
-            -- told in the same statement, so that call and errors are of one moment
-            case when has_errors then (
-                select jsonb_agg(
-                    jsonb_build_array(event_id, errors) order by effective_at, rank, fingerprint
-                )
-                from events
-                where events.bucket = found.bucket
-                    and events.call_id = found.call_id
-                    and events.project_id = found.project_id
-                    and errors is not null
-            ) end as "told: Json<Vec<(Uuid, Vec<CallError>)>>"
-        from unnest($2::int[], $3::text[], $4::text[]) as wanted (place, call_id, project_id)
+        from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
         cross join lateral (
-            select *
+            select project_id, call_id, version, direction, status, attempts, client_id,
+                provider_status, has_errors, event_count, anomaly_count, microseconds_in_status,
+                status_since, first_event_at, last_event_at, last_event_rank,
+                last_event_fingerprint, ended_at, updated_at, last_delivered_at
             from calls
             where bucket = any($1) and call_id = wanted.call_id
                 and (wanted.project_id is null or project_id = wanted.project_id)
             -- looked up one by one, whatever the statistics say
             offset 0
-        ) as found
+        ) as calls
         "#,
         &buckets.all(),
-        &places,
         &call_ids as &[&str],
         &project_ids as &[Option<&str>],
     )
     .fetch_all(executor)
     .await?;
-    let mut answers: Vec<Vec<FoundCall>> = wanted.iter().map(|_| Vec::new()).collect();
+    let mut found: BTreeMap<CallId, BTreeMap<ProjectId, StoredCall>> = BTreeMap::new();
     for row in rows {
-        let told = row.told.map_or_else(Vec::new, |told| told.0);
-        let stored = CallRow {
-            project_id: row.project_id,
-            call_id: row.call_id,
-            version: row.version,
-            direction: row.direction,
-            status: row.status,
-            attempts: row.attempts,
-            client_id: row.client_id,
-            provider_status: row.provider_status,
-            has_errors: row.has_errors,
-            event_count: row.event_count,
-            anomaly_count: row.anomaly_count,
-            microseconds_in_status: row.microseconds_in_status,
-            status_since: row.status_since,
-            first_event_at: row.first_event_at,
-            last_event_at: row.last_event_at,
-            last_event_rank: row.last_event_rank,
-            last_event_fingerprint: row.last_event_fingerprint,
-            ended_at: row.ended_at,
-            updated_at: row.updated_at,
-            last_delivered_at: row.last_delivered_at,
-        }
-        .try_into()?;
-        let errors = told
-            .into_iter()
-            .flat_map(|(event_id, errors)| {
-                errors.into_iter().map(move |error| ToldError { event_id, error })
-            })
-            .collect();
-        if let Some(answer) = usize::try_from(row.place).ok().and_then(|at| answers.get_mut(at)) {
-            answer.push(FoundCall { stored, errors });
-        }
+        let stored = StoredCall::try_from(row)?;
+        let CallKey { call_id, project_id } = stored.key.clone();
+        found.entry(call_id).or_default().insert(project_id, stored);
     }
-    for answer in &mut answers {
-        answer.sort_unstable_by(|a, b| a.stored.key.cmp(&b.stored.key));
-    }
-    Ok(answers)
+    let answer = |Wanted { call_id, projects }: &Wanted| {
+        let of_id = found.get(call_id).into_iter().flatten();
+        of_id
+            .filter(|(project_id, _)| projects.contains(project_id))
+            .map(|(_, stored)| stored.clone())
+            .collect()
+    };
+    Ok(wanted.iter().map(|wanted| answer(wanted)).collect())
 }
 
 /// The keys of the calls of that id, one in each of those projects that has one,
@@ -253,16 +217,8 @@ pub(super) async fn of_keys(
     keys: &[&CallKey],
 ) -> Result<HashMap<CallKey, StoredCall>, Error> {
     let (call_ids, project_ids) = columns(keys);
-    sqlx::query_as!(
-        CallRow,
+    select_calls!(
         r#"
-        select calls.project_id, calls.call_id, version,
-            direction as "direction: Direction", status as "status: Status",
-            attempts as "attempts: Json<Vec<Attempt>>", client_id, provider_status,
-            has_errors, event_count, anomaly_count,
-            microseconds_in_status as "microseconds_in_status: Json<BTreeMap<Status, i64>>",
-            status_since, first_event_at, last_event_at, last_event_rank,
-            last_event_fingerprint, ended_at, updated_at, last_delivered_at
         from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
         join calls using (call_id, project_id)
         where bucket = $1
@@ -278,6 +234,35 @@ pub(super) async fn of_keys(
         let stored = StoredCall::try_from(row)?;
         Ok((stored.key.clone(), stored))
     })
+    .collect()
+}
+
+/// The versions of those of the calls that exist, whatever else their rows say.
+///
+/// # Errors
+///
+/// Where the database cannot be asked.
+pub(super) async fn versions(
+    executor: impl PgExecutor<'_>,
+    bucket: i32,
+    keys: &[&CallKey],
+) -> Result<HashMap<CallKey, i64>, Error> {
+    let (call_ids, project_ids) = columns(keys);
+    sqlx::query!(
+        r#"
+        select calls.project_id, calls.call_id, version
+        from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
+        join calls using (call_id, project_id)
+        where bucket = $1
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+    )
+    .fetch_all(executor)
+    .await?
+    .into_iter()
+    .map(|row| Ok((key("calls", row.project_id, row.call_id)?, row.version)))
     .collect()
 }
 

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
-use super::{calls::StoredCall, events::StoredEvent, record::Recorded};
+use super::{
+    calls::StoredCall,
+    events::{Derived, StoredEvent},
+    record::Recorded,
+};
 use crate::call::{Call, CallKey, Delivery, Event, Fingerprint, Outcome, Status, fold};
 
 /// What becomes of one call.
@@ -28,8 +32,8 @@ pub(super) struct Change<'a> {
     pub(super) fingerprints: Option<Vec<Fingerprint>>,
     /// What each of `new` did.
     pub(super) outcomes: Vec<Outcome>,
-    /// Stored events that turn out to have done something else.
-    pub(super) amended: Vec<(Fingerprint, Outcome)>,
+    /// Stored events from which something else turns out to follow.
+    pub(super) amended: Vec<(Fingerprint, Derived)>,
     pub(super) is_written: bool,
 }
 
@@ -182,7 +186,8 @@ impl<'a> Change<'a> {
             .filter_map(|stored| {
                 let fingerprint = stored.event.fingerprint;
                 let outcome = by_fingerprint.remove(&fingerprint)?;
-                (outcome != stored.outcome).then_some((fingerprint, outcome))
+                let derived = Derived::of(self.key, &stored.event, outcome);
+                (derived != stored.derived).then_some((fingerprint, derived))
             })
             .collect();
         self.call = Some(call);

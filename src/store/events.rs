@@ -15,7 +15,7 @@ use super::{
 };
 use crate::call::{
     CallError, CallKey, CallSid, ClientId, Disposition, Event, EventType, Fingerprint, Outcome,
-    Position, Rank, Status,
+    Position, Status, event_id,
 };
 
 /// An event as it is stored, as far as the fold is concerned.
@@ -23,17 +23,49 @@ use crate::call::{
 pub struct StoredEvent {
     /// The event.
     pub event: Event,
-    /// What it did to the call.
-    pub outcome: Outcome,
+    /// What is stored of it that follows from it and its call.
+    pub derived: Derived,
     /// When it was last delivered.
     pub last_delivered_at: DateTime<Utc>,
+}
+
+/// What is stored of an event that follows from it and its call, as another
+/// release may have seen it: one that did not know its type yet ranked it
+/// otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derived {
+    /// Its id.
+    pub event_id: Uuid,
+    /// When it counts as having happened.
+    pub effective_at: DateTime<Utc>,
+    /// The rank of the status that it says.
+    pub rank: i16,
+    /// What it did to the call.
+    pub outcome: Outcome,
+}
+
+impl Derived {
+    /// What is to be stored of an event that did this.
+    pub(super) fn of(key: &CallKey, event: &Event, outcome: Outcome) -> Self {
+        let Position { effective_at, rank, fingerprint } = event.position();
+        Self { event_id: event_id(key, fingerprint), effective_at, rank: rank.get(), outcome }
+    }
+}
+
+/// The place of an event in a history, which is in the order of what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// When the event counts as having happened.
+    pub effective_at: DateTime<Utc>,
+    /// The rank of the status that it says.
+    pub rank: i16,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
 }
 
 /// An event as a call's history shows it.
 #[derive(Debug)]
 pub struct HistoryEvent {
-    /// Its id.
-    pub event_id: Uuid,
     /// The event and what it did.
     pub stored: StoredEvent,
     /// How often it was delivered.
@@ -46,14 +78,36 @@ pub struct HistoryEvent {
     pub payload: Option<Box<RawValue>>,
 }
 
+impl HistoryEvent {
+    /// Where it stands.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let StoredEvent { event, derived, .. } = &self.stored;
+        let Derived { effective_at, rank, .. } = *derived;
+        Place { effective_at, rank, fingerprint: event.fingerprint }
+    }
+}
+
+/// An error of a call, with the event that told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldError {
+    /// The event.
+    pub event_id: Uuid,
+    /// What it told.
+    pub error: CallError,
+}
+
 /// A row of `events`, as far as the fold is concerned.
 struct FoldRow {
     project_id: String,
     call_id: String,
     fingerprint: Vec<u8>,
+    event_id: Uuid,
     event_type: String,
+    rank: i16,
     occurred_at: Option<DateTime<Utc>>,
     received_at: DateTime<Utc>,
+    effective_at: DateTime<Utc>,
     call_sid: Option<String>,
     client_id: Option<String>,
     provider_status: Option<String>,
@@ -89,7 +143,13 @@ impl FoldRow {
             attempt: at.read("attempt", self.attempt.map(count).transpose())?,
             reason: self.reason,
         };
-        Ok((key, StoredEvent { event, outcome, last_delivered_at: self.last_delivered_at }))
+        let derived = Derived {
+            event_id: self.event_id,
+            effective_at: self.effective_at,
+            rank: self.rank,
+            outcome,
+        };
+        Ok((key, StoredEvent { event, derived, last_delivered_at: self.last_delivered_at }))
     }
 }
 
@@ -107,9 +167,9 @@ pub async fn of_calls(
     let rows = sqlx::query_as!(
         FoldRow,
         r#"
-        select events.project_id, events.call_id, fingerprint, event_type, occurred_at,
-            received_at, call_sid, client_id, provider_status, errors is not null as "has_errors!",
-            disposition as "disposition: Disposition", reason,
+        select events.project_id, events.call_id, fingerprint, event_id, event_type, rank,
+            occurred_at, received_at, effective_at, call_sid, client_id, provider_status,
+            errors is not null as "has_errors!", disposition as "disposition: Disposition", reason,
             from_status as "from_status: Status", to_status as "to_status: Status", attempt,
             last_delivered_at
         from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
@@ -135,10 +195,10 @@ pub(super) fn columns<'k>(keys: &[&'k CallKey]) -> (Vec<&'k str>, Vec<&'k str>) 
     keys.iter().map(|key| (key.call_id.as_str(), key.project_id.as_str())).unzip()
 }
 
-/// What events turned out to have done, now that their call was folded again.
-pub(super) type Amendment<'a> = (&'a CallKey, Fingerprint, &'a Outcome);
+/// What turned out to follow from an event, now that its call was folded again.
+pub(super) type Amendment<'a> = (&'a CallKey, Fingerprint, &'a Derived);
 
-/// Corrects what events did.
+/// Corrects what follows from events.
 ///
 /// # Errors
 ///
@@ -154,7 +214,11 @@ pub(super) async fn amend(
     let keys: Vec<&CallKey> = amendments.iter().map(|(key, ..)| *key).collect();
     let (call_ids, project_ids) = columns(&keys);
     let fingerprints: Vec<&[u8]> = amendments.iter().map(|(_, it, _)| &it.0[..]).collect();
-    let outcomes: Vec<&Outcome> = amendments.iter().map(|(.., outcome)| *outcome).collect();
+    let derived = || amendments.iter().map(|(.., derived)| *derived);
+    let event_ids: Vec<Uuid> = derived().map(|it| it.event_id).collect();
+    let ranks: Vec<i16> = derived().map(|it| it.rank).collect();
+    let effective_at: Vec<DateTime<Utc>> = derived().map(|it| it.effective_at).collect();
+    let outcomes: Vec<&Outcome> = derived().map(|it| &it.outcome).collect();
     let dispositions: Vec<&str> = outcomes.iter().map(|it| it.disposition.as_str()).collect();
     let reasons: Vec<&str> = outcomes.iter().map(|it| it.reason.as_str()).collect();
     let from: Vec<Option<&str>> =
@@ -165,16 +229,20 @@ pub(super) async fn amend(
     sqlx::query!(
         r#"
         update events set
+            event_id = amended.event_id,
+            rank = amended.rank,
+            effective_at = amended.effective_at,
             disposition = amended.disposition::event_disposition,
             reason = amended.reason,
             from_status = amended.from_status::call_status,
             to_status = amended.to_status::call_status,
             attempt = amended.attempt
         from unnest(
-            $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
-            $9::int[]
+            $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::smallint[], $7::timestamptz[],
+            $8::text[], $9::text[], $10::text[], $11::text[], $12::int[]
         ) as amended (
-            call_id, project_id, fingerprint, disposition, reason, from_status, to_status, attempt
+            call_id, project_id, fingerprint, event_id, rank, effective_at, disposition, reason,
+            from_status, to_status, attempt
         )
         where events.bucket = $1
             and events.call_id = amended.call_id
@@ -185,6 +253,9 @@ pub(super) async fn amend(
         &call_ids as &[&str],
         &project_ids as &[&str],
         &fingerprints as &[&[u8]],
+        &event_ids,
+        &ranks,
+        &effective_at,
         &dispositions as &[&str],
         &reasons as &[&str],
         &from as &[Option<&str>],
@@ -261,14 +332,14 @@ pub async fn history(
     executor: impl PgExecutor<'_>,
     buckets: Buckets,
     key: &CallKey,
-    after: Option<Position>,
+    after: Option<Place>,
     limit: u16,
     with_payload: bool,
 ) -> Result<Vec<HistoryEvent>, Error> {
     let rows = sqlx::query!(
         r#"
-        select project_id, call_id, fingerprint, event_id, event_type, occurred_at, received_at,
-            call_sid, client_id, provider_status, errors as "errors: Json<Vec<CallError>>",
+        select project_id, call_id, fingerprint, event_id, event_type, rank, occurred_at,
+            received_at, effective_at, call_sid, client_id, provider_status, errors as "errors: Json<Vec<CallError>>",
             disposition as "disposition: Disposition", reason,
             from_status as "from_status: Status", to_status as "to_status: Status", attempt,
             delivery_count, last_delivered_at, endpoint,
@@ -282,9 +353,9 @@ pub async fn history(
         buckets.of(key),
         key.call_id.as_str(),
         key.project_id.as_str(),
-        after.map(|position| position.effective_at),
-        after.map(|position| position.rank).map_or(0, Rank::get),
-        after.map_or_else(Vec::new, |position| position.fingerprint.0.to_vec()),
+        after.map(|place| place.effective_at),
+        after.map_or(0, |place| place.rank),
+        after.map_or_else(Vec::new, |place| place.fingerprint.0.to_vec()),
         with_payload,
         i64::from(limit),
     )
@@ -299,9 +370,12 @@ pub async fn history(
                 project_id: row.project_id,
                 call_id: row.call_id,
                 fingerprint: row.fingerprint,
+                event_id: row.event_id,
                 event_type: row.event_type,
+                rank: row.rank,
                 occurred_at: row.occurred_at,
                 received_at: row.received_at,
+                effective_at: row.effective_at,
                 call_sid: row.call_sid,
                 client_id: row.client_id,
                 provider_status: row.provider_status,
@@ -315,7 +389,6 @@ pub async fn history(
             }
             .read()?;
             Ok(HistoryEvent {
-                event_id: row.event_id,
                 stored,
                 delivery_count: at.read("delivery_count", count(row.delivery_count))?,
                 endpoint: row.endpoint,
@@ -324,4 +397,47 @@ pub async fn history(
             })
         })
         .collect()
+}
+
+/// The first errors that the events of a call told, in fold order, at most
+/// `limit`; of the events that were received by `received_by`.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or a row cannot be.
+pub async fn errors(
+    executor: impl PgExecutor<'_>,
+    buckets: Buckets,
+    key: &CallKey,
+    received_by: DateTime<Utc>,
+    limit: u16,
+) -> Result<Vec<ToldError>, Error> {
+    let rows = sqlx::query!(
+        r#"
+        select event_id as "event_id!", error as "error!: Json<CallError>"
+        from (
+            select event_id, errors
+            from events
+            where bucket = $1 and call_id = $2 and project_id = $3
+                and errors is not null and received_at <= $4
+            order by effective_at, rank, fingerprint
+            -- each tells one at least
+            limit $5
+        ) as telling
+        -- expanded one after the other, in their order, until there are enough
+        cross join lateral jsonb_array_elements(errors) as error
+        limit $5
+        "#,
+        buckets.of(key),
+        key.call_id.as_str(),
+        key.project_id.as_str(),
+        received_by,
+        i64::from(limit),
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| ToldError { event_id: row.event_id, error: row.error.0 })
+        .collect())
 }

@@ -20,7 +20,7 @@
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
-use sqlx::{Connection, PgConnection, types::Json};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -31,7 +31,7 @@ use super::{
     recent::{Recent, Remembered},
     write::write,
 };
-use crate::call::{Attempt, CallKey, Delivery, Direction, Disposition, Fingerprint, Status};
+use crate::call::{CallKey, Delivery, Direction, Disposition, Fingerprint, Status};
 
 /// How often a call that other writers keep changing is tried. From the third
 /// try on the rows are locked, so only a call that is created meanwhile takes
@@ -156,7 +156,8 @@ impl Recorder {
 }
 
 /// Folds these calls, all in one bucket, again from their events and writes what
-/// differs from the store. A call of which there are no events goes.
+/// differs from the store. A call of which there are no events goes. What the
+/// rows of the calls say does not matter, so it may be what cannot be.
 ///
 /// # Errors
 ///
@@ -165,31 +166,41 @@ pub async fn refold(conn: &mut PgConnection, bucket: i32, keys: &[&CallKey]) -> 
     let mut pending = keys.to_vec();
     for _ in 0..MAX_ROUNDS {
         if pending.is_empty() {
-            return Ok(());
+            break;
         }
-        let mut tx = conn.begin().await?;
-        lock(&mut tx, bucket, pending.iter().copied()).await?;
-        let mut stored = calls::of_keys(&mut *tx, bucket, &pending).await?;
-        let mut events = events::of_calls(&mut *tx, bucket, &pending).await?;
-        let mut changes: BTreeMap<&CallKey, Change<'_>> = BTreeMap::new();
-        for key in pending.iter().copied() {
-            let mut change = Change::of(key);
-            if let Some(stored) = stored.remove(key) {
-                change.version = stored.version;
-            }
-            change.fold_again(&events.remove(key).unwrap_or_default());
-            changes.insert(key, change);
+        match try_refold(conn, bucket, &pending).await {
+            Ok(left) => pending = left,
+            Err(error) if error.is_rollback() => {}
+            Err(error) => return Err(error),
         }
-        commit(&mut tx, bucket, &mut changes).await?;
-        let empty: Vec<&CallKey> =
-            changes.values().filter(|it| it.call.is_none()).map(|it| it.key).collect();
-        calls::remove(&mut tx, bucket, &empty).await?;
-        tx.commit().await?;
-        pending.retain(|key| {
-            changes.get(key).is_some_and(|change| change.call.is_some() && !change.is_written)
-        });
     }
-    Err(Error::Contended { rounds: MAX_ROUNDS })
+    if pending.is_empty() { Ok(()) } else { Err(Error::Contended { rounds: MAX_ROUNDS }) }
+}
+
+/// Refolds in one transaction; gives the calls that others created meanwhile.
+async fn try_refold<'a>(
+    conn: &mut PgConnection,
+    bucket: i32,
+    keys: &[&'a CallKey],
+) -> Result<Vec<&'a CallKey>, Error> {
+    let mut tx = conn.begin().await?;
+    lock(&mut tx, bucket, keys.iter().copied()).await?;
+    let versions = calls::versions(&mut *tx, bucket, keys).await?;
+    let mut events = events::of_calls(&mut *tx, bucket, keys).await?;
+    let mut changes: BTreeMap<&CallKey, Change<'a>> = BTreeMap::new();
+    for key in keys.iter().copied() {
+        let mut change = Change::of(key);
+        change.version = versions.get(key).copied().unwrap_or_default();
+        change.fold_again(&events.remove(key).unwrap_or_default());
+        changes.insert(key, change);
+    }
+    commit(&mut tx, bucket, &mut changes).await?;
+    let (folded, empty): (Vec<_>, Vec<_>) =
+        changes.into_values().partition(|change| change.call.is_some());
+    let empty: Vec<&CallKey> = empty.iter().map(|change| change.key).collect();
+    calls::remove(&mut tx, bucket, &empty).await?;
+    tx.commit().await?;
+    Ok(folded.iter().filter(|change| !change.is_written).map(|change| change.key).collect())
 }
 
 /// Locks those of the calls that exist, in key order, so that no two writers
@@ -303,9 +314,9 @@ async fn read<'a>(
         select wanted.place as "place!", known.is_known as "is_known!",
             stored.project_id, stored.call_id, version,
             direction as "direction: Direction", status as "status: Status",
-            attempts as "attempts: Json<Vec<Attempt>>", client_id, provider_status,
+            attempts::text as "attempts!", client_id, provider_status,
             has_errors, event_count, anomaly_count,
-            microseconds_in_status as "microseconds_in_status: Json<BTreeMap<Status, i64>>",
+            microseconds_in_status::text as "microseconds_in_status!",
             status_since, first_event_at, last_event_at, last_event_rank,
             last_event_fingerprint, ended_at, updated_at, last_delivered_at
         from unnest($2::text[], $3::text[], $4::bytea[]) with ordinality

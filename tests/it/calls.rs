@@ -1,6 +1,7 @@
 //! `GET /calls/{call_id}`, its history, the state machine and health.
 
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _};
 
 use crate::support::{
     Database, Service,
@@ -108,6 +109,68 @@ async fn a_history_comes_page_by_page_in_fold_order() {
     }
     assert_eq!(paged.len(), 30);
     assert_eq!(Value::Array(paged), whole["events"]);
+}
+
+/// A delivery of a call that failed, with so many errors.
+fn failure(call_id: &str, second: u32, errors: usize) -> String {
+    let mut body = delivery("OUTBOUND_CALL_ERROR", call_id, second, None);
+    body["body"]["errors"] = (0..errors)
+        .map(|place| json!({"code": format!("{second}"), "message": format!("{place}")}))
+        .collect();
+    body.to_string()
+}
+
+#[tokio::test]
+async fn a_call_shows_the_first_thousand_errors_in_fold_order() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    // The earlier event comes last.
+    for second in [5, 9, 1] {
+        service.deliver(failure("failed", second, 600)).await.ok();
+    }
+    let call = service.get("/calls/failed").await.ok();
+    let errors = call["errors"].as_array().unwrap();
+    let told: Vec<(&str, &str)> = errors
+        .iter()
+        .map(|error| (error["code"].as_str().unwrap(), error["message"].as_str().unwrap()))
+        .collect();
+    let places: Vec<String> = (0..600).map(|place| place.to_string()).collect();
+    let of = |code| places.iter().map(move |place| (code, place.as_str()));
+    assert_eq!(told, of("1").chain(of("5").take(400)).collect::<Vec<_>>());
+
+    let history = service.get("/calls/failed/history").await.ok();
+    let events = history["events"].as_array().unwrap();
+    assert_eq!(errors[0]["event_id"], events[0]["event_id"]);
+    assert_eq!(errors[999]["event_id"], events[1]["event_id"]);
+    assert!(events.iter().all(|event| event["errors"].as_array().unwrap().len() == 600));
+}
+
+#[tokio::test]
+async fn a_call_shows_no_error_of_an_event_that_came_after_it_was_read() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for second in [1, 2] {
+        service.deliver(failure("failed", second, 1)).await.ok();
+    }
+    let later = "update events set received_at = received_at + interval '1 hour' \
+                 where errors -> 0 ->> 'code' = '1'";
+    database.connect().await.execute(later).await.unwrap();
+    let call = service.get("/calls/failed").await.ok();
+    let codes: Vec<&Value> =
+        call["errors"].as_array().unwrap().iter().map(|error| &error["code"]).collect();
+    assert_eq!(codes, ["2"]);
+}
+
+#[tokio::test]
+async fn a_question_that_the_database_leaves_unanswered_is_503() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut other = database.connect().await;
+    let mut tx = other.begin().await.unwrap();
+    tx.execute("lock table calls in access exclusive mode").await.unwrap();
+    assert_eq!(service.get("/calls/c").await.problem(503), "The database is away.");
+    tx.rollback().await.unwrap();
+    service.get("/calls/c").await.problem(404);
 }
 
 #[tokio::test]
