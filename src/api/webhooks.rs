@@ -31,14 +31,11 @@ use crate::{
     call::{CallId, CallKey, ProjectId, Status},
     ingest::{self, quarantine::NotTaken},
     recho::{
-        self, Guard, Receipt, Unreadable,
+        self, DEFAULT_ENDPOINT, Guard, Receipt, Unreadable,
         proof::{SIGNATURE_HEADER, Shown, TIMESTAMP_HEADER},
     },
     store::Recorded,
 };
-
-/// The endpoint of `POST /webhooks`.
-pub const DEFAULT_ENDPOINT: &str = "default";
 
 /// The headers that are kept with a quarantined delivery. The others may prove
 /// or carry secrets.

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::api::edge;
 use crate::call::ProjectId;
-use crate::config::{self, Auth, Config, DEFAULT_ENDPOINT, DatabaseSource, Endpoint, Flags};
+use crate::config::{self, Auth, Config, DatabaseSource, Endpoint, Flags};
 use crate::database;
+use crate::recho::DEFAULT_ENDPOINT;
 
 use super::ServeFlags;
 use super::failure::Failure;
@@ -191,7 +192,7 @@ impl Report {
         lines.push(line(
             "ingest",
             &format!(
-                "{writers} writers, each commits up to {batch} deliveries at once and lets {queue} wait"
+                "writers {writers}; each commits up to {batch} deliveries at once and lets {queue} wait"
             ),
         ));
         let Quarantine { max_entries, max_bytes, max_age } = &self.quarantine;

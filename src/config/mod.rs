@@ -35,7 +35,7 @@ use chrono::{FixedOffset, Offset as _, Utc};
 pub use self::layers::{Environment, Flags, Key, ReadFile};
 pub use self::mistake::{Mistake, Mistakes, Source};
 pub use self::secret::Secret;
-pub use self::webhooks::{Auth, DEFAULT_ENDPOINT, Endpoint};
+pub use self::webhooks::{Auth, Endpoint};
 
 use crate::api::edge;
 use crate::store::quarantine::Bounds;

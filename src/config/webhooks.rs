@@ -9,16 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::call::ProjectId;
-use crate::recho::{Guard, PublicKey, Tokens, Verifier};
+use crate::recho::{DEFAULT_ENDPOINT, Guard, PublicKey, Tokens, Verifier};
 
 use super::layers::{Environment, Given, Reader};
 use super::mistake::{Mistake, Source};
 use super::secret::Secret;
 use super::suggest::did_you_mean;
 use super::value;
-
-/// The endpoint that `POST /webhooks` is.
-pub const DEFAULT_ENDPOINT: &str = "default";
 
 /// The token of the default endpoint where no endpoint is configured.
 const TOKEN_VARIABLE: &str = "RECHO_WEBHOOK_TOKEN";

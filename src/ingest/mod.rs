@@ -1,14 +1,15 @@
 //! From an understood delivery to its commit.
 //!
 //! Handlers hand a delivery to [`Ingest::take`] and wait. It goes into the
-//! bounded queue of one of a few writers, always the same one for the same
-//! call, so that events of one call seldom compete. A [`writer`] commits
+//! bounded queue of a writer; where there are several, always of the same one for
+//! the same call, so that events of one call seldom compete. A [`writer`] commits
 //! whatever has gathered as one batch and then answers all of it; a lone
 //! delivery does not wait for company.
 //!
 //! What always holds: a delivery is answered well only after its commit; one
 //! that was taken is committed even when nobody waits for the answer any more;
-//! what waits is bounded, by [`Settings::queue`] for each writer.
+//! what waits is bounded, by [`Settings::queue`] for each writer and by
+//! [`MAX_WAITING_BYTES`] for all.
 //!
 //! What cannot be understood goes into the [`quarantine`] instead, and may come
 //! from there later.

@@ -37,3 +37,6 @@ pub use envelope::{Receipt, Unreadable, read};
 pub use key::PublicKey;
 pub use proof::{Guard, Refusal};
 pub use signature::Verifier;
+
+/// The endpoint of `POST /webhooks`, which names none.
+pub const DEFAULT_ENDPOINT: &str = "default";
