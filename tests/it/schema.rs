@@ -1,7 +1,7 @@
 //! The schema: as the program wants it, documented, and ready to be
 //! distributed.
 
-use std::{num::NonZeroU32, path::Path, process::Command};
+use std::{borrow::Cow, num::NonZeroU32, path::Path, process::Command};
 
 use callstate::{
     access::Scope,
@@ -9,9 +9,15 @@ use callstate::{
     postgres::binaries::Programs,
     store::{Buckets, MIGRATOR},
 };
-use sqlx::Executor as _;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, postgres::PgQueryResult};
 
 use crate::support::{Database, Service, delivery::fixture};
+
+/// As a distributed database has it, before the first call.
+const SIXTY_FOUR_BUCKETS: &str = "
+    create or replace function callstate_buckets() returns int
+        language sql immutable parallel safe return 64
+";
 
 #[tokio::test]
 async fn every_table_and_column_has_a_comment() {
@@ -84,14 +90,7 @@ async fn the_enums_of_postgres_have_the_names_of_the_program() {
 async fn the_program_and_postgres_agree_on_the_bucket_of_a_call() {
     let database = Database::create().await;
     let mut connection = database.connect().await;
-    // As a distributed database has it, before the first call.
-    connection
-        .execute(
-            "create or replace function callstate_buckets() returns int
-             language sql immutable parallel safe return 64",
-        )
-        .await
-        .unwrap();
+    connection.execute(SIXTY_FOUR_BUCKETS).await.unwrap();
     let buckets = Buckets::of_database(&mut connection).await.unwrap();
     assert_eq!(buckets, Buckets::new(NonZeroU32::new(64).unwrap()));
     for (project_id, call_id) in [("p", "c"), ("3c9acfb1", "out-08"), ("ü✆", "😀 1"), ("1", "1")]
@@ -110,6 +109,46 @@ async fn the_program_and_postgres_agree_on_the_bucket_of_a_call() {
         .unwrap();
         assert_eq!(by_postgres, Some(buckets.of(&key)), "{key}");
     }
+}
+
+#[tokio::test]
+async fn a_row_in_a_wrong_bucket_is_refused_however_many_there_are() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    service.deliver(fixture("outbound_busy")).await.ok();
+    let mut connection = database.connect().await;
+    for table in ["calls", "events"] {
+        let refusal = |result: Result<_, sqlx::Error>| {
+            let error = result.map(|_: PgQueryResult| ()).unwrap_err();
+            error.as_database_error().and_then(|it| it.code().map(Cow::into_owned))
+        };
+        let moved = format!("update {table} set bucket = 1");
+        let of_one = connection.execute(AssertSqlSafe(moved.clone())).await;
+        assert_eq!(refusal(of_one).as_deref(), Some("23514"), "{table}, one bucket");
+        let mut tx = connection.begin().await.unwrap();
+        tx.execute(SIXTY_FOUR_BUCKETS).await.unwrap();
+        let right =
+            format!("update {table} set bucket = callstate_bucket(project_id, call_id, 64)");
+        tx.execute(AssertSqlSafe(right)).await.unwrap();
+        let next = format!("update {table} set bucket = (bucket + 1) % 64");
+        let of_many = tx.execute(AssertSqlSafe(next)).await;
+        assert_eq!(refusal(of_many).as_deref(), Some("23514"), "{table}, many buckets");
+    }
+}
+
+#[tokio::test]
+async fn migrations_leave_the_number_of_buckets_as_it_was_set() {
+    let database = Database::create().await;
+    let mut connection = database.connect().await;
+    connection.execute("drop schema public cascade; create schema public").await.unwrap();
+    for (place, migration) in MIGRATOR.iter().enumerate() {
+        connection.execute(migration.sql.clone()).await.unwrap();
+        if place == 0 {
+            connection.execute(SIXTY_FOUR_BUCKETS).await.unwrap();
+        }
+    }
+    let buckets = Buckets::of_database(&mut connection).await.unwrap();
+    assert_eq!(buckets, Buckets::new(NonZeroU32::new(64).unwrap()));
 }
 
 #[tokio::test]
