@@ -33,6 +33,11 @@ SETTINGS = {
     "wal_buffers": "16MB",
     "max_connections": "300",
 }
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TOP_PAD_": "16777216",
+    "MALLOC_TRIM_THRESHOLD_": "67108864",
+}
 
 
 class Cluster:
@@ -69,7 +74,8 @@ class Cluster:
         local = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": ""}
         for name, value in {**self.settings, **local}.items():
             argv += ["-c", f"{name}={value}"]
-        self.server = Child(argv, self.folder / "postgres.log", user=self.user).__enter__()
+        environment = {**os.environ, **ALLOCATOR}
+        self.server = Child(argv, self.folder / "postgres.log", environment, self.user).__enter__()
         self._wait_until_ready()
         return self
 
