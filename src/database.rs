@@ -107,15 +107,16 @@ impl Database {
     /// Where it cannot be reached or is too old; a server that was started for
     /// this is stopped again.
     pub async fn open(config: &Config, claim: Claim) -> Result<Self, Error> {
-        let (url, server) = match &config.database {
-            DatabaseSource::Url(url) => (url.expose().to_owned(), None),
+        let (options, server) = match &config.database {
+            DatabaseSource::Url(url) => (parse(url.expose())?, None),
             DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
                 let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
                 let server = postgres::acquire(&options, claim).await?;
-                (server.url().to_owned(), Some(server))
+                // Cheaper than the network's way round.
+                (parse(server.url())?.socket(server.socket_dir()), Some(server))
             }
         };
-        match connect(&url).await {
+        match connect(options).await {
             Ok(options) => Ok(Self {
                 pool: PgPoolOptions::new()
                     .max_connections(config.database_connections)
@@ -219,8 +220,7 @@ pub async fn running_url(config: &Config) -> Result<Option<String>, Error> {
 ///
 /// Where it is no such URL.
 pub fn describe_url(url: &str) -> Result<String, Error> {
-    let options: PgConnectOptions = url.parse().map_err(Error::Url)?;
-    Ok(describe(&options))
+    Ok(describe(&parse(url)?))
 }
 
 /// What our own server needs to know. Its paths are absolute: it changes its
@@ -235,12 +235,15 @@ fn managed_options(data_dir: &Path, bin_dir: Option<&Path>) -> Result<postgres::
     })
 }
 
+/// TLS and the statement cache are as the URL says: `sslmode`, and
+/// `statement-cache-capacity=0` behind a pooler that cannot bear one.
+fn parse(url: &str) -> Result<PgConnectOptions, Error> {
+    url.parse().map_err(Error::Url)
+}
+
 /// Checks that the database is there and new enough, by one connection; so that
 /// a mistake is told by its cause instead of by the pool's time running out.
-async fn connect(url: &str) -> Result<PgConnectOptions, Error> {
-    // TLS and the statement cache are as the URL says: `sslmode`, and
-    // `statement-cache-capacity=0` behind a pooler that cannot bear one.
-    let mut options: PgConnectOptions = url.parse().map_err(Error::Url)?;
+async fn connect(mut options: PgConnectOptions) -> Result<PgConnectOptions, Error> {
     if options.get_application_name().is_none() {
         options = options.application_name(APPLICATION_NAME);
     }
