@@ -21,8 +21,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
+use utoipa::IntoResponses;
 
-use super::{Keyring, Problem, Shared, keyring::Found};
+use super::{
+    Keyring, Problem, Shared,
+    keyring::Found,
+    openapi::answers::{Answers, problems},
+};
 use crate::{
     access::{Grant, KeyHash, Projects, Scope, State},
     call::ProjectId,
@@ -32,7 +37,7 @@ use crate::{
 /// What is said to who shows no key ([RFC 6750]).
 ///
 /// [RFC 6750]: https://www.rfc-editor.org/rfc/rfc6750#section-3
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"callstate\"");
+pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"callstate\"");
 
 /// What is said to who shows one that is not good, whatever is wrong with it.
 const INVALID: HeaderValue =
@@ -90,10 +95,14 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 pub struct Admin(pub Caller);
 
 impl Admin {
+    /// Why a caller is none.
+    pub(super) fn refusals() -> [Problem; 2] {
+        [needs_admin(), needs_all_projects()]
+    }
+
     fn of(caller: Caller) -> Result<Self, Problem> {
         if caller.scope() < Scope::Admin {
-            let problem = Problem::not_allowed("this needs a key with the scope admin");
-            return Err(problem.with_header(header::WWW_AUTHENTICATE, INSUFFICIENT));
+            return Err(needs_admin());
         }
         Everyones::of(caller).map(|Everyones(caller)| Self(caller))
     }
@@ -108,10 +117,29 @@ impl Everyones {
     fn of(caller: Caller) -> Result<Self, Problem> {
         match caller.projects(None) {
             Projects::All => Ok(Self(caller)),
-            Projects::Only(_) => {
-                Err(Problem::not_allowed("this needs a key that is not limited to projects"))
-            }
+            Projects::Only(_) => Err(needs_all_projects()),
         }
+    }
+}
+
+fn needs_admin() -> Problem {
+    Problem::not_allowed("this needs a key with the scope admin")
+        .with_header(header::WWW_AUTHENTICATE, INSUFFICIENT)
+}
+
+fn needs_all_projects() -> Problem {
+    Problem::not_allowed("this needs a key that is not limited to projects")
+}
+
+impl IntoResponses for Admin {
+    fn responses() -> Answers {
+        problems(Self::refusals())
+    }
+}
+
+impl IntoResponses for Everyones {
+    fn responses() -> Answers {
+        problems([needs_all_projects()])
     }
 }
 
@@ -180,7 +208,7 @@ async fn admit(
 }
 
 /// The same words whatever was wrong; the log is told more.
-fn refused(challenge: HeaderValue, cause: &str) -> Problem {
+pub(super) fn refused(challenge: HeaderValue, cause: &str) -> Problem {
     Problem::key_needed("send a good API key as Authorization: Bearer")
         .with_header(header::WWW_AUTHENTICATE, challenge)
         .with_cause(cause)

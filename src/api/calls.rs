@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use axum::{Json, extract::State, http::Uri};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 use uuid::Uuid;
 
 use super::{
     Problem, Shared,
     caller::Caller,
-    query::{CallIdInPath, Query},
+    openapi::{
+        answers::{Answers, problems},
+        example,
+    },
+    query::{CallIdInPath, InProject, Query},
 };
 use crate::{
     call::{Attempt, CallError, CallId, CallSid, ClientId, Direction, ProjectId, Status},
@@ -25,42 +30,76 @@ use crate::{
 const MAX_ERRORS: u16 = 1000;
 
 /// A call, whole.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Call)]
 pub(super) struct CallDocument {
+    /// The provider's name of the call.
     call_id: CallId,
+    /// The project that the call is of.
     project_id: ProjectId,
+    /// Who dialled; null while only events of unknown types have come.
     direction: Option<Direction>,
+    /// Where the call stands.
     status: Status,
+    /// Whether the call has ended, at least for now.
     terminal: bool,
+    /// Whether the call never leaves its status.
     #[serde(rename = "final")]
     is_final: bool,
+    /// How many attempts there were.
     attempt_count: usize,
+    /// The dials of the call, in their order; of an inbound call at most one.
     attempts: Vec<AttemptDocument>,
+    /// The current attempt's.
     call_sid: Option<CallSid>,
+    /// The customer's own id of the party, as the last event told it that has one.
     client_id: Option<ClientId>,
+    /// The provider's own status of the call, as the last event told it that has one; informative
+    /// only.
     provider_status: Option<String>,
+    /// Whether any event carried errors. A call that is `COMPLETED` and has some was completed with
+    /// errors.
     has_errors: bool,
+    /// What went wrong: the first 1,000, in the order of their events.
     errors: Vec<ErrorDocument>,
+    /// How long the call stayed in each status, in seconds. An open stay is not counted.
     time_in_status: BTreeMap<Status, f64>,
+    /// How many events the call has.
     event_count: u32,
+    /// How many of them were forced, conflicting or unrecognized.
     anomaly_count: u32,
+    /// When its first event happened.
     first_event_at: DateTime<Utc>,
+    /// When its last event happened.
     last_event_at: DateTime<Utc>,
+    /// When the event happened that brought its terminal status; null while the call is live.
     ended_at: Option<DateTime<Utc>>,
+    /// When the last event that changed it was received.
     updated_at: DateTime<Utc>,
 }
 
-#[derive(Debug, Serialize)]
+/// One dial of a call.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 struct AttemptDocument {
+    /// Its place among the call's attempts, from 1.
+    #[schema(minimum = 1)]
     number: u32,
+    /// The telephony provider's id of it.
     call_sid: Option<CallSid>,
+    /// The status of highest rank that its events said.
     status: Status,
+    /// When its first event happened.
     started_at: DateTime<Utc>,
+    /// When the event happened that ended it; null while it lasts.
     ended_at: Option<DateTime<Utc>>,
 }
 
-#[derive(Debug, Serialize)]
+/// Something that went wrong in a call, and the event that told it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ErrorOfCall)]
 struct ErrorDocument {
+    /// The event that carried it.
     event_id: Uuid,
     #[serde(flatten)]
     error: CallError,
@@ -117,6 +156,22 @@ fn seconds(microseconds: i64) -> f64 {
     microseconds as f64 / 1e6
 }
 
+/// One call
+///
+/// Where it stands, its attempts, what went wrong, and how long it was in each status.
+#[utoipa::path(
+    get,
+    path = "/calls/{call_id}",
+    operation_id = "get_call",
+    tag = "calls",
+    params(CallIdInPath, InProject),
+    responses(
+        (status = 200, description = "The call.", body = CallDocument,
+         example = json!(example(include_str!("openapi/examples/call.json")))),
+        NoSuchCall,
+    ),
+    security((), ("api_key" = [])),
+)]
 pub(super) async fn show(
     State(service): State<Shared>,
     caller: Caller,
@@ -138,6 +193,19 @@ pub(super) async fn show(
         Vec::new()
     };
     Ok(Json(CallDocument::of(stored, errors)))
+}
+
+/// The call is not there, is one of several, or is not named well.
+pub(super) struct NoSuchCall;
+
+impl IntoResponses for NoSuchCall {
+    fn responses() -> Answers {
+        let call_id = CallId::new("call-1").expect("it is short");
+        let projects = ["p-1", "p-2"].map(|id| ProjectId::new(id).expect("it is short"));
+        let refusal = |found| only_one(found, &call_id, |project_id| project_id).err();
+        let bad = Problem::bad_parameter("colour: is no parameter here");
+        problems([refusal(Vec::new()), refusal(projects.into()), Some(bad)].into_iter().flatten())
+    }
 }
 
 /// The one call of that id; a problem where there is none, or one in each of

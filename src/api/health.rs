@@ -5,25 +5,52 @@ use std::time::Duration;
 use axum::{Json, extract::State, http::Uri};
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
-use super::{Problem, Shared, query::Query};
+use super::{Problem, Shared, openapi::answers::BadParameter, query::Query};
 use crate::store::connection::can_be_written;
 
 /// How long the database may take to answer before it counts as away.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Serialize)]
+/// How the service fares.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Health {
+    /// `live` or `ready`.
     status: &'static str,
 }
 
-/// The process runs.
+/// Whether the process runs
+///
+/// It does if it answers.
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    operation_id = "get_live",
+    tag = "operations",
+    responses(
+        (status = 200, description = "It runs.", body = Health, example = json!({"status": "live"})),
+        BadParameter,
+    ),
+)]
 pub(super) async fn live(uri: Uri) -> Result<Json<Health>, Problem> {
     Query::of(&uri).finish()?;
     Ok(Json(Health { status: "live" }))
 }
 
-/// The database answers and can be written to, so that deliveries can be taken.
+/// Whether deliveries can be taken
+///
+/// They can if the database answers and can be written to.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    operation_id = "get_ready",
+    tag = "operations",
+    responses(
+        (status = 200, description = "They can.", body = Health, example = json!({"status": "ready"})),
+        BadParameter,
+    ),
+)]
 pub(super) async fn ready(
     State(service): State<Shared>,
     uri: Uri,

@@ -4,14 +4,19 @@ use axum::{Json, extract::State, http::Uri};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::{
+    IntoParams, PartialSchema as _, ToSchema,
+    openapi::path::{Parameter, ParameterIn},
+};
 use uuid::Uuid;
 
 use super::{
     Problem, Shared,
     caller::Caller,
-    calls::only_one,
-    page::{cut, read_cursor, read_limit, read_time, write_cursor, write_time},
-    query::{CallIdInPath, Query},
+    calls::{NoSuchCall, only_one},
+    openapi::example,
+    page::{Paging, cut, read_cursor, read_limit, read_time, write_cursor, write_time},
+    query::{CallIdInPath, InProject, Query, parameter},
 };
 use crate::{
     call::{CallError, CallId, CallSid, Disposition, Fingerprint, ProjectId, Status},
@@ -28,32 +33,59 @@ const MAX_LIMIT: u16 = 500;
 const MAX_LIMIT_WITH_PAYLOAD: u16 = 100;
 
 /// A page of a call's history.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = History)]
 pub(super) struct HistoryDocument {
+    /// The provider's name of the call.
     call_id: CallId,
+    /// The project that the call is of.
     project_id: ProjectId,
+    /// Its events, in the order in which they were folded.
     events: Vec<EventDocument>,
+    /// The `cursor` of the next page; null at the end.
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// One distinct thing that the provider said of a call, and what it did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 struct EventDocument {
+    /// Identifies the event: the same for each of its deliveries.
     event_id: Uuid,
+    /// What the event is called, be it known or not.
     event_type: String,
+    /// The status that the event says; null where its type is unknown.
     status: Option<Status>,
+    /// What the state machine did with it.
     disposition: Disposition,
+    /// Why, in one sentence.
     reason: String,
+    /// The status that it took the call from; null where it changed nothing, or is the first.
     from_status: Option<Status>,
+    /// The status that it took the call to; null where it changed nothing.
     to_status: Option<Status>,
+    /// The number of the attempt that it counts for; null where for none.
+    #[schema(minimum = 1)]
     attempt: Option<u32>,
+    /// The telephony provider's id of the dial that it is about.
     call_sid: Option<CallSid>,
+    /// When it happened, where the provider said so.
     occurred_at: Option<DateTime<Utc>>,
+    /// When its first delivery came.
     received_at: DateTime<Utc>,
+    /// When it counts as having happened: `occurred_at`, else `received_at`.
     effective_at: DateTime<Utc>,
+    /// How many deliveries of it came.
+    #[schema(minimum = 1)]
     delivery_count: u32,
+    /// When its last delivery came.
     last_delivered_at: DateTime<Utc>,
+    /// The name of the endpoint that took its first delivery.
     endpoint: String,
+    /// What went wrong, as it told.
     errors: Vec<CallError>,
+    /// The first delivery, exactly as it came; there with `include=payload`.
+    #[schema(value_type = Object, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Box<RawValue>>,
 }
@@ -84,6 +116,27 @@ impl From<HistoryEvent> for EventDocument {
     }
 }
 
+/// The events of a call
+///
+/// In the order in which they were folded, each with what it did to the call and why.
+#[utoipa::path(
+    get,
+    path = "/calls/{call_id}/history",
+    operation_id = "get_history",
+    tag = "calls",
+    params(
+        CallIdInPath,
+        InProject,
+        Include,
+        Paging::<MAX_LIMIT, MAX_LIMIT>,
+    ),
+    responses(
+        (status = 200, description = "A page of its events.", body = HistoryDocument,
+         example = json!(example(include_str!("openapi/examples/history.json")))),
+        NoSuchCall,
+    ),
+    security((), ("api_key" = [])),
+)]
 pub(super) async fn show(
     State(service): State<Shared>,
     caller: Caller,
@@ -113,8 +166,24 @@ pub(super) async fn show(
     }))
 }
 
-fn read_include(include: &str) -> Result<(), String> {
-    if include == "payload" { Ok(()) } else { Err("must be payload".to_owned()) }
+/// What is shown only where it is asked for.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum Include {
+    Payload,
+}
+
+impl IntoParams for Include {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let meaning = format!(
+            "Shows what is left out otherwise; `limit` is then at most {MAX_LIMIT_WITH_PAYLOAD}."
+        );
+        vec![parameter("include", ParameterIn::Query, &meaning, Self::schema())]
+    }
+}
+
+fn read_include(include: &str) -> Result<Include, String> {
+    if include == "payload" { Ok(Include::Payload) } else { Err("must be payload".to_owned()) }
 }
 
 /// A cursor is the place of the last event that was shown: its time, rank and

@@ -14,7 +14,9 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder, core::Collector,
 };
 
-use super::{Problem, Service, Shared, caller::Everyones, query::Query};
+use super::{
+    Problem, Service, Shared, caller::Everyones, openapi::answers::BadParameter, query::Query,
+};
 
 /// What is counted, and what is looked at.
 #[derive(Debug, Clone)]
@@ -57,6 +59,23 @@ fn build_info() -> IntGaugeVec {
     info
 }
 
+/// What is counted
+///
+/// In the text format of Prometheus. Where keys are asked for, it takes one that is not limited to
+/// projects.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "get_metrics",
+    tag = "operations",
+    responses(
+        (status = 200, description = "The counters.", body = String, content_type = TEXT_FORMAT,
+         example = json!("# HELP callstate_http_connections Connections that are open.\n# TYPE callstate_http_connections gauge\ncallstate_http_connections 3\n")),
+        BadParameter,
+        Everyones,
+    ),
+    security((), ("api_key" = [])),
+)]
 pub(super) async fn show(
     State(service): State<Shared>,
     // It counts the calls of all projects.

@@ -10,6 +10,8 @@
 //! | `state_machine` | `GET /state-machine` |
 //! | `health` | `GET /health/live`, `GET /health/ready` |
 //! | `metrics` | `GET /metrics` |
+//! | `openapi` | `GET /openapi.json` |
+//! | `docs` | `GET /docs`, `GET /docs/style.css` |
 //!
 //! What holds for every request is in [`edge`]. Every route stands behind the guard of [`caller`], but for those named in
 //! [`router`].
@@ -23,12 +25,14 @@
 mod body;
 pub mod caller;
 mod calls;
+mod docs;
 pub mod edge;
 mod health;
 mod history;
 pub mod keyring;
 mod lookup;
 mod metrics;
+mod openapi;
 mod page;
 mod problem;
 pub mod quarantine;
@@ -86,7 +90,7 @@ pub struct Service {
 }
 
 /// The templates of all routes: requests are counted by them.
-const ROUTES: [&str; 13] = [
+const ROUTES: [&str; 16] = [
     "/webhooks",
     "/webhooks/",
     "/webhooks/{endpoint}",
@@ -100,6 +104,9 @@ const ROUTES: [&str; 13] = [
     "/quarantine",
     "/quarantine/{id}",
     "/quarantine/{id}/replay",
+    "/openapi.json",
+    "/docs",
+    "/docs/style.css",
 ];
 
 /// As the handlers get it: each request has it cloned several times.
@@ -119,6 +126,9 @@ pub fn router(service: Service) -> Router {
         .route("/state-machine", get(state_machine::show))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/openapi.json", get(openapi::show))
+        .route("/docs", get(docs::show))
+        .route("/docs/style.css", get(docs::style))
         .method_not_allowed_fallback(no_such_method);
     // The guard comes after their answer to other methods, which it guards too.
     let guarded = Router::new()

@@ -7,10 +7,39 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, Utc};
+use utoipa::{
+    IntoParams,
+    openapi::{
+        ObjectBuilder, Type,
+        path::{Parameter, ParameterIn},
+    },
+};
+
+use super::query::parameter;
 
 /// The first year of which Postgres holds each instant (4713 BC). Its last is
 /// beyond what chrono holds.
 const FIRST_YEAR: i32 = -4712;
+
+/// The parameters of what comes in pages: at most `MOST` on one, and `UNSAID`
+/// where it is not said.
+pub(super) struct Paging<const MOST: u16, const UNSAID: u16>;
+
+impl<const MOST: u16, const UNSAID: u16> IntoParams for Paging<MOST, UNSAID> {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(MOST))
+            .default(Some(UNSAID.into()));
+        let cursor = ObjectBuilder::new().schema_type(Type::String);
+        let meaning = "Where the page begins: the `next_cursor` of the one before.";
+        vec![
+            parameter("limit", ParameterIn::Query, "The most on a page.", limit),
+            parameter("cursor", ParameterIn::Query, meaning, cursor),
+        ]
+    }
+}
 
 /// Reads the parameter `limit`.
 pub(super) fn read_limit(limit: &str, most: u16) -> Result<u16, String> {

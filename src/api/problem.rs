@@ -10,8 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::{ingest::Refused, store};
+use crate::{call::ProjectId, ingest::Refused, store};
 
 /// How long a client should wait before it asks again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -40,15 +41,33 @@ struct Kind {
     title: &'static str,
 }
 
-#[derive(Serialize)]
-struct Body {
+/// Why a request was not answered as it wished (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body {
+    /// What is wrong, as `urn:callstate:problem:` and a name: the same for all problems of a kind.
     #[serde(rename = "type")]
+    #[schema(format = "uri")]
     uri: String,
+    /// What is wrong, in one line.
     title: &'static str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong with this request.
     detail: String,
     #[serde(flatten)]
+    #[schema(value_type = MoreOfProblem, inline)]
     more: BTreeMap<&'static str, serde_json::Value>,
+}
+
+/// What only some problems have.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "each problem brings its own members; this tells which there are")]
+pub(super) struct MoreOfProblem {
+    /// With 409: the projects that have a call by that id.
+    #[schema(nullable = false)]
+    project_ids: Option<Vec<ProjectId>>,
 }
 
 macro_rules! problems {
@@ -134,6 +153,33 @@ impl Problem {
         self.kind.status
     }
 
+    /// Its kind: the end of the problem type's URI.
+    pub(super) fn name(&self) -> &'static str {
+        self.kind.name
+    }
+
+    /// Its kind, in one line.
+    pub(super) fn title(&self) -> &'static str {
+        self.kind.title
+    }
+
+    /// The header that it is answered with, besides those of any answer.
+    pub(super) fn header(&self) -> Option<&(HeaderName, HeaderValue)> {
+        self.header.as_deref()
+    }
+
+    /// The body that it is answered with.
+    pub(super) fn body(&self) -> Body {
+        let &Kind { status, name, title } = self.kind;
+        Body {
+            uri: format!("urn:callstate:problem:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: self.detail.clone(),
+            more: self.more.iter().cloned().collect(),
+        }
+    }
+
     /// Adds a header.
     pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some(Box::new((name, value))), ..self }
@@ -184,15 +230,7 @@ impl From<Refused> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let &Kind { status, name, title } = self.kind;
-        let body = Body {
-            uri: format!("urn:callstate:problem:{name}"),
-            title,
-            status: status.as_u16(),
-            detail: self.detail,
-            more: self.more.into_iter().collect(),
-        };
-        let mut response = (status, Json(body)).into_response();
+        let mut response = (self.status(), Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some((name, value)) = self.header.map(|header| *header) {

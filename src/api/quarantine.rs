@@ -9,13 +9,25 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::{
+    IntoParams, IntoResponses, ToSchema,
+    openapi::{
+        KnownFormat, ObjectBuilder, SchemaFormat, Type,
+        path::{Parameter, ParameterIn},
+    },
+};
 use uuid::Uuid;
 
 use super::{
     Problem, Shared,
     caller::Admin,
-    page::{cut, read_cursor, read_limit, read_time, write_cursor, write_time},
-    query::Query,
+    edge::foreign_origin,
+    openapi::{
+        answers::{Answers, BadParameter, problems},
+        example,
+    },
+    page::{Paging, cut, read_cursor, read_limit, read_time, write_cursor, write_time},
+    query::{Query, parameter},
     webhooks::Taken,
 };
 use crate::{
@@ -30,31 +42,47 @@ const MAX_LIMIT: u16 = 500;
 const DEFAULT_LIMIT: u16 = 50;
 
 /// A page of the quarantine, the newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QuarantinePage)]
 pub(super) struct QuarantineDocument {
+    /// The entries.
     quarantine: Vec<EntryDocument>,
+    /// The `cursor` of the next page; null at the end.
     next_cursor: Option<String>,
 }
 
 /// An entry, but for its body.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QuarantineEntry)]
 pub struct EntryDocument {
+    /// Identifies it: the same for each delivery of the same body to the same endpoint.
     id: Uuid,
+    /// Why it was not understood.
     reason: String,
+    /// The name of the endpoint that took it.
     endpoint: String,
+    /// When it first came.
     first_received_at: DateTime<Utc>,
+    /// When it last came.
     last_received_at: DateTime<Utc>,
+    /// How often it came.
+    #[schema(minimum = 1)]
     count: i64,
+    /// Its length in bytes.
+    #[schema(minimum = 0)]
     size: i32,
 }
 
 /// An entry with its body.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WholeQuarantineEntry)]
 pub struct WholeEntryDocument {
     #[serde(flatten)]
     entry: EntryDocument,
+    /// What came.
     body: String,
     /// How the body is written; absent where it is text as it came.
+    #[schema(value_type = String, nullable = false, pattern = "^base64$")]
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
 }
@@ -90,13 +118,55 @@ impl<S: Send + Sync> FromRequestParts<S> for EntryIdInPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let id = Path::<PathParameters>::from_request_parts(parts, state).await;
-        id.ok()
-            .and_then(|Path(path)| path.id.parse().ok())
-            .map(Self)
-            .ok_or_else(|| Problem::bad_parameter("id: must be a UUID"))
+        id.ok().and_then(|Path(path)| path.id.parse().ok()).map(Self).ok_or_else(not_a_uuid)
     }
 }
 
+impl IntoParams for EntryIdInPath {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let uuid = ObjectBuilder::new().schema_type(Type::String);
+        let uuid = uuid.format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
+        vec![parameter("id", ParameterIn::Path, "The entry.", uuid)]
+    }
+}
+
+/// There is no such entry.
+struct NoSuchEntry;
+
+impl IntoResponses for NoSuchEntry {
+    fn responses() -> Answers {
+        problems([no_such_entry(Uuid::nil()), not_a_uuid()])
+    }
+}
+
+/// Why an entry stays.
+struct Stayed;
+
+impl IntoResponses for Stayed {
+    fn responses() -> Answers {
+        let project = Problem::project_refused("endpoint default does not take project p-1");
+        let reason = Problem::unusable_delivery("eventType is missing");
+        problems(Admin::refusals().into_iter().chain([foreign_origin(), project, reason]))
+    }
+}
+
+/// The quarantine
+///
+/// What was authentic and could not be understood, the newest first.
+#[utoipa::path(
+    get,
+    path = "/quarantine",
+    operation_id = "list_quarantine",
+    tag = "quarantine",
+    params(Paging::<MAX_LIMIT, DEFAULT_LIMIT>),
+    responses(
+        (status = 200, description = "A page of its entries.", body = QuarantineDocument,
+         example = json!(example(include_str!("openapi/examples/quarantine.json")))),
+        BadParameter,
+        Admin,
+    ),
+    security((), ("api_key" = ["admin"])),
+)]
 pub(super) async fn list(
     _: Admin,
     State(service): State<Shared>,
@@ -112,6 +182,23 @@ pub(super) async fn list(
     Ok(Json(QuarantineDocument { quarantine, next_cursor }))
 }
 
+/// One entry of the quarantine
+///
+/// With its body, as it came.
+#[utoipa::path(
+    get,
+    path = "/quarantine/{id}",
+    operation_id = "get_quarantine_entry",
+    tag = "quarantine",
+    params(EntryIdInPath),
+    responses(
+        (status = 200, description = "The entry.", body = WholeEntryDocument,
+         example = json!(example(include_str!("openapi/examples/entry.json")))),
+        NoSuchEntry,
+        Admin,
+    ),
+    security((), ("api_key" = ["admin"])),
+)]
 pub(super) async fn show(
     _: Admin,
     State(service): State<Shared>,
@@ -123,6 +210,24 @@ pub(super) async fn show(
     Ok(Json(found.into()))
 }
 
+/// Takes an entry in
+///
+/// As if it came now, but for its time, which is when it first came. Once it is committed, the
+/// entry is gone; what still cannot be understood stays.
+#[utoipa::path(
+    post,
+    path = "/quarantine/{id}/replay",
+    operation_id = "replay_quarantine_entry",
+    tag = "quarantine",
+    params(EntryIdInPath),
+    responses(
+        (status = 200, description = "What became of the delivery.", body = Taken,
+         example = json!(example(include_str!("openapi/examples/taken.json")))),
+        NoSuchEntry,
+        Stayed,
+    ),
+    security((), ("api_key" = ["admin"])),
+)]
 pub(super) async fn replay(
     _: Admin,
     State(service): State<Shared>,
@@ -152,6 +257,10 @@ pub(super) async fn replay(
 
 fn no_such_entry(id: Uuid) -> Problem {
     Problem::not_found(format!("there is no entry {id} in the quarantine"))
+}
+
+fn not_a_uuid() -> Problem {
+    Problem::bad_parameter("id: must be a UUID")
 }
 
 fn write_place(place: Place) -> String {

@@ -8,6 +8,13 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::{Uri, request::Parts},
 };
+use utoipa::{
+    IntoParams, ToSchema as _,
+    openapi::{
+        Ref, RefOr, Required, Schema,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+    },
+};
 
 use super::Problem;
 use crate::call::{CallId, ProjectId};
@@ -87,6 +94,41 @@ impl<S: Send + Sync> FromRequestParts<S> for CallIdInPath {
 #[derive(serde::Deserialize)]
 struct PathParameters {
     call_id: String,
+}
+
+impl IntoParams for CallIdInPath {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let call_id = Ref::from_schema_name(CallId::name());
+        vec![parameter("call_id", ParameterIn::Path, "The call.", call_id)]
+    }
+}
+
+/// The parameter `project_id` of a question for one call.
+pub(super) struct InProject;
+
+impl IntoParams for InProject {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let meaning = "The project of the call, where several have one by that id.";
+        let project_id = Ref::from_schema_name(ProjectId::name());
+        vec![parameter("project_id", ParameterIn::Query, meaning, project_id)]
+    }
+}
+
+/// A parameter as the interface's description has it.
+pub(super) fn parameter(
+    name: &str,
+    place: ParameterIn,
+    meaning: &str,
+    schema: impl Into<RefOr<Schema>>,
+) -> Parameter {
+    let is_required = if place == ParameterIn::Path { Required::True } else { Required::False };
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(is_required)
+        .description(Some(meaning))
+        .schema(Some(schema))
+        .build()
 }
 
 #[cfg(test)]

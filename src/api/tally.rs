@@ -11,7 +11,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, core::Collector};
 use crate::{call::Disposition, recho::proof::Refusal};
 
 /// What [`Disposition`] is none: the event had been stored before.
-const DUPLICATE: &str = "duplicate";
+pub(super) const DUPLICATE: &str = "duplicate";
 
 /// The counters of all endpoints. They outlast the endpoints, which are made
 /// anew when tokens and keys are read again.

@@ -7,6 +7,7 @@
 //! and no more, the log is told which check failed.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -19,16 +20,25 @@ use axum::{
 };
 use chrono::{DateTime, FixedOffset, Utc};
 use serde::Serialize;
+use utoipa::{
+    IntoResponses, PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 use uuid::Uuid;
 
 use super::{
     Problem, Service, Shared,
     body::{self, Unread},
-    edge::{Client, RequestId},
-    tally::{Deliveries, Tally},
+    edge::{Client, RequestId, foreign_origin},
+    openapi::{
+        Sent,
+        answers::{Answers, problems},
+        example,
+    },
+    tally::{DUPLICATE, Deliveries, Tally},
 };
 use crate::{
-    call::{CallId, CallKey, ProjectId, Status},
+    call::{CallId, CallKey, Disposition, ProjectId, Status},
     ingest::{self, quarantine::NotTaken},
     recho::{
         self, DEFAULT_ENDPOINT, Guard, Receipt, Unreadable,
@@ -127,23 +137,48 @@ impl Endpoint {
             client = Client::of(extensions).map(tracing::field::display),
             "a delivery is not authentic: {refusal}",
         );
-        let problem = Problem::not_authentic("the delivery does not prove where it comes from");
         Err(match self.guard {
-            Guard::Bearer(_) => problem.with_header(header::WWW_AUTHENTICATE, CHALLENGE),
+            Guard::Bearer(_) => not_authentic().with_header(header::WWW_AUTHENTICATE, CHALLENGE),
             // No scheme is registered for signatures over the body.
-            Guard::Signature(_) | Guard::Open => problem,
+            Guard::Signature(_) | Guard::Open => not_authentic(),
         })
     }
 }
 
 /// What became of a delivery.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Taken {
+    /// Identifies the event: the same for each of its deliveries.
     event_id: Uuid,
+    /// The project that the call is of.
     project_id: ProjectId,
+    /// The provider's name of the call.
     call_id: CallId,
+    /// What the state machine did with the event, or `duplicate` where it was stored before.
+    #[schema(value_type = Became)]
     disposition: &'static str,
+    /// Where the call stands after it.
     status: Status,
+}
+
+/// What [`Taken::disposition`] may say.
+struct Became;
+
+impl ToSchema for Became {
+    fn name() -> Cow<'static, str> {
+        "DispositionOfDelivery".into()
+    }
+}
+
+impl PartialSchema for Became {
+    fn schema() -> RefOr<Schema> {
+        let dispositions = Disposition::ALL.iter().map(|it| it.as_str());
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(dispositions.chain([DUPLICATE])))
+            .description(Some("What a delivery did: the disposition of its event, or `duplicate`."))
+            .into()
+    }
 }
 
 impl Taken {
@@ -154,7 +189,7 @@ impl Taken {
             event_id: recorded.event_id,
             project_id: key.project_id,
             call_id: key.call_id,
-            disposition: recorded.disposition.map_or("duplicate", |it| it.as_str()),
+            disposition: recorded.disposition.map_or(DUPLICATE, |it| it.as_str()),
             status: recorded.status,
         }
     }
@@ -185,7 +220,6 @@ impl FromRequest<Shared> for Authentic {
         // Read before anything is refused: who still sends does not listen.
         let patience = service.edge.read_timeout();
         let body = body::read(&parts.headers, body, max_body, patience).await;
-        let no_such_endpoint = || Problem::not_found("there is no such endpoint");
         let Path(path) = Path::<PathParameters>::from_request_parts(&mut parts, service)
             .await
             .map_err(|_| no_such_endpoint())?;
@@ -239,13 +273,73 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
             || essence == "text/json"
             || (essence.starts_with("application/") && essence.ends_with("+json"))
     });
-    if is_json {
-        Ok(())
-    } else {
-        Err(Problem::not_a_json_type("Content-Type must be application/json, or missing"))
+    if is_json { Ok(()) } else { Err(not_a_json_type()) }
+}
+
+fn no_such_endpoint() -> Problem {
+    Problem::not_found("there is no such endpoint")
+}
+
+fn not_authentic() -> Problem {
+    Problem::not_authentic("the delivery does not prove where it comes from")
+}
+
+fn not_a_json_type() -> Problem {
+    Problem::not_a_json_type("Content-Type must be application/json, or missing")
+}
+
+fn project_refused() -> Problem {
+    Problem::project_refused("this endpoint does not take that project")
+}
+
+/// Why a delivery is not taken.
+struct Refusals;
+
+impl IntoResponses for Refusals {
+    fn responses() -> Answers {
+        let unread = [Unread::TooLarge, Unread::Broken, Unread::TooSlow];
+        let unread = unread.map(|unread| unread_body(unread, 1024 * 1024));
+        problems(unread.into_iter().chain([
+            no_such_endpoint(),
+            foreign_origin(),
+            not_authentic().with_header(header::WWW_AUTHENTICATE, CHALLENGE),
+            not_a_json_type(),
+            Problem::not_json("the body is not JSON: expected value at line 1 column 1"),
+            Problem::unusable_delivery("eventType is missing; body.data.callId is missing"),
+            project_refused(),
+            ingest::Refused::Full.into(),
+            ingest::Refused::Stopping.into(),
+        ]))
     }
 }
 
+/// Takes a delivery
+///
+/// Answered only after the event, and what it did to the call, are committed to disk. Any other
+/// answer than 2xx has the provider send it again. A trailing slash is taken too.
+///
+/// Checked in this order: endpoint, method, size, authenticity, media type, JSON, fields, project.
+/// What is authentic and cannot be understood (400, 422) is kept in the quarantine. An event that
+/// was stored before is answered with the call's present status. Which proof an endpoint asks for
+/// is for the operator to say: none, a bearer token, or a signature over the body.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{endpoint}",
+    operation_id = "deliver",
+    tag = "deliveries",
+    params(("endpoint" = String, Path, description = "The name of the endpoint.", example = json!("default"))),
+    request_body(
+        content = Sent,
+        description = "What the provider sends; `Content-Type` may be missing.",
+        example = json!(example(include_str!("openapi/examples/delivery.json"))),
+    ),
+    responses(
+        (status = 200, description = "It is committed.", body = Taken,
+         example = json!(example(include_str!("openapi/examples/taken.json")))),
+        Refusals,
+    ),
+    security((), ("webhook_token" = []), ("webhook_signature" = [], "webhook_timestamp" = [])),
+)]
 pub(super) async fn take(
     State(service): State<Shared>,
     delivery: Authentic,
@@ -276,7 +370,7 @@ async fn record(service: &Service, delivery: &Authentic) -> Result<(CallKey, Rec
     };
     let key = understood.key.clone();
     if !delivery.endpoint.takes(&key.project_id) {
-        return Err(Problem::project_refused("this endpoint does not take that project"));
+        return Err(project_refused());
     }
     match service.ingest.take(understood).await {
         Ok(recorded) => Ok((key, recorded)),

@@ -87,10 +87,11 @@ async fn where_a_key_is_asked_for_only_the_open_routes_answer_without_one() {
     service.send(post()).await.problem(401);
     service.send(post().bearer_auth(&key)).await.problem(405);
 
-    for path in ["/health/live", "/health/ready", "/state-machine"] {
+    for path in ["/health/live", "/health/ready", "/state-machine", "/openapi.json"] {
         service.get(path).await.ok();
         get(&service, path, "of somebody else").await.ok();
     }
+    assert_eq!(service.get("/docs").await.status, 200);
     service.get("/nowhere").await.problem(404);
     service.get("/calls/out-08/nowhere").await.problem(404);
 }

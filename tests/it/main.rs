@@ -14,6 +14,7 @@ mod keyring;
 mod keys;
 mod managed_postgres;
 mod metrics;
+mod openapi;
 mod quarantine;
 mod quarantine_bounds;
 mod rooms;

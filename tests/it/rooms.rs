@@ -33,7 +33,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 
 /// A room, and the crates that it must do without.
 const NEVER: [(&str, &[&str]); 5] = [
-    ("call", &["tokio", "sqlx", "axum", "tracing", "serde_json"]),
+    ("call", &["tokio", "sqlx", "axum", "tracing", "serde_json", "utoipa"]),
     ("recho", &["tokio", "sqlx", "axum"]),
     ("access", &["tokio", "sqlx", "axum", "tracing"]),
     ("store", &["axum"]),

@@ -133,16 +133,14 @@ impl Edge {
         if self.names.are_meant(uri, headers) {
             return Ok(());
         }
-        Err(Problem::misdirected(
-            "without a key, questions are answered to localhost and the names in http.hosts",
-        ))
+        Err(misdirected())
     }
 
     /// Refuses what would change something, asks for no proof, and was sent by a
     /// page of another origin.
     pub(super) fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
         if self.names.is_foreign(method, headers) {
-            return Err(Problem::foreign_origin("pages of that origin may not do this"));
+            return Err(foreign_origin());
         }
         Ok(())
     }
@@ -165,6 +163,23 @@ impl Edge {
             .max_age(CORS_MAX_AGE);
         Some(layer)
     }
+}
+
+/// The question is to a name that is not ours.
+pub(super) fn misdirected() -> Problem {
+    Problem::misdirected(
+        "without a key, questions are answered to localhost and the names in http.hosts",
+    )
+}
+
+/// What would change something comes from a page that may not.
+pub(super) fn foreign_origin() -> Problem {
+    Problem::foreign_origin("pages of that origin may not do this")
+}
+
+/// The path and its query have more than [`MAX_URL`] bytes.
+pub(super) fn url_too_long() -> Problem {
+    Problem::url_too_long(format!("a URL has at most {MAX_URL} bytes"))
 }
 
 /// Gives a request what every one has, has it answered in time, and tells the
@@ -207,7 +222,7 @@ pub(super) async fn pass(
 async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
     let uri = request.uri();
     if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URL {
-        return Problem::url_too_long(format!("a URL has at most {MAX_URL} bytes")).into_response();
+        return url_too_long().into_response();
     }
     let limit = if request.body().is_end_stream() {
         edge.settings.answer_timeout
