@@ -267,6 +267,23 @@ pub struct Delivery {
     pub endpoint: String,
     /// The body, exactly as it came; always JSON.
     pub payload: String,
+    /// What it says of how often its event was delivered.
+    pub receipts: Receipts,
+}
+
+/// What a delivery says of how often its event was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipts {
+    /// Once, at its `received_at`: once more than is known.
+    Once,
+    /// So often in all, as another store counted. What is known may be the same
+    /// receipts, so the greater number counts, and never their sum.
+    InAll {
+        /// How often, at least once.
+        deliveries: u32,
+        /// When last, to the microsecond.
+        last_delivered_at: DateTime<Utc>,
+    },
 }
 
 /// The order of events within a call: by time, then by rank, then by

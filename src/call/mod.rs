@@ -33,7 +33,7 @@ mod tests;
 
 pub use attempt::Attempt;
 pub use event::{
-    CallError, Delivery, Event, EventType, Fingerprint, KnownEvent, Position, event_id,
+    CallError, Delivery, Event, EventType, Fingerprint, KnownEvent, Position, Receipts, event_id,
 };
 pub use id::{CallId, CallKey, CallSid, ClientId, InvalidIdentifier, ProjectId};
 pub use name::UnknownName;

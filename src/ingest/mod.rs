@@ -83,6 +83,10 @@ pub struct Ingest {
     counters: Counters,
 }
 
+/// The answer to a delivery that was put into its queue.
+#[derive(Debug)]
+pub struct Pending(oneshot::Receiver<Result<Recorded, Refused>>);
+
 /// The writers behind an [`Ingest`].
 #[derive(Debug)]
 pub struct Writers(JoinSet<()>);
@@ -130,6 +134,23 @@ impl Ingest {
         recorded.await.unwrap_or(Err(Refused::Stopping))
     }
 
+    /// As [`Ingest::take`], but waits for room where there is none, which bounds
+    /// who brings more than can be committed. The answer may be awaited later.
+    ///
+    /// # Errors
+    ///
+    /// Where the writers have ended.
+    pub async fn put(&self, delivery: Delivery) -> Result<Pending, Refused> {
+        let bytes = u32::try_from(delivery.payload.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes.min(MAX_WAITING_BYTES)).await;
+        let room = room.map_err(|_| Refused::Stopping)?;
+        let (sender, recorded) = oneshot::channel();
+        let answer = Answer { sender, _room: room };
+        let queued = self.queue_of(&delivery.key).send(Job { delivery, answer }).await;
+        queued.map_err(|_| Refused::Stopping)?;
+        Ok(Pending(recorded))
+    }
+
     /// How many deliveries wait for the writers.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -148,6 +169,17 @@ impl Ingest {
         key.hash(&mut hasher);
         let writer = hasher.finish() % self.queues.len() as u64;
         &self.queues[usize::try_from(writer).expect("less than the number of writers")]
+    }
+}
+
+impl Pending {
+    /// Waits until the delivery is committed, and tells what it did.
+    ///
+    /// # Errors
+    ///
+    /// Where it was not committed, as far as is known.
+    pub async fn answer(self) -> Result<Recorded, Refused> {
+        self.0.await.unwrap_or(Err(Refused::Stopping))
     }
 }
 

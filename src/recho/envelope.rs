@@ -11,7 +11,7 @@ use super::{
 };
 use crate::call::{
     CallError, CallId, CallKey, CallSid, ClientId, Delivery, Event, EventType, InvalidIdentifier,
-    ProjectId, event_id, id,
+    ProjectId, Receipts, event_id, id,
 };
 
 /// The most errors of an event that are told apart; the payload keeps all. A
@@ -133,6 +133,7 @@ pub fn read(body: &[u8], receipt: Receipt<'_>) -> Result<Delivery, Unreadable> {
         errors,
         endpoint: receipt.endpoint.to_owned(),
         payload: payload.to_owned(),
+        receipts: Receipts::Once,
     })
 }
 

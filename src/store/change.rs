@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 
 use super::{
     calls::StoredCall,
-    events::{Derived, StoredEvent},
+    events::{Derived, StoredEvent, as_int},
     record::Recorded,
 };
-use crate::call::{Call, CallKey, Delivery, Event, Fingerprint, Outcome, Status, fold};
+use crate::call::{Call, CallKey, Delivery, Event, Fingerprint, Outcome, Receipts, Status, fold};
 
 /// What becomes of one call.
 pub(super) struct Change<'a> {
@@ -40,11 +40,31 @@ pub(super) struct Change<'a> {
 /// An event that the batch holds once or more.
 pub(super) struct Arrival<'a> {
     pub(super) delivery: &'a Delivery,
+    /// How often it came here.
     pub(super) deliveries: i32,
+    /// How often it came in all, by the count of another store; 0 without one.
+    pub(super) in_all: i32,
     pub(super) last_delivered_at: DateTime<Utc>,
 }
 
-impl Arrival<'_> {
+impl<'a> Arrival<'a> {
+    fn of(delivery: &'a Delivery) -> Self {
+        let (deliveries, in_all, last_delivered_at) = match delivery.receipts {
+            Receipts::Once => (1, 0, delivery.event.received_at),
+            Receipts::InAll { deliveries, last_delivered_at } => {
+                (0, as_int(deliveries), last_delivered_at)
+            }
+        };
+        Self { delivery, deliveries, in_all, last_delivered_at }
+    }
+
+    /// Adds another delivery of the same event.
+    fn join(&mut self, other: &Arrival<'_>) {
+        self.deliveries += other.deliveries;
+        self.in_all = self.in_all.max(other.in_all);
+        self.last_delivered_at = self.last_delivered_at.max(other.last_delivered_at);
+    }
+
     fn fingerprint(&self) -> Fingerprint {
         self.delivery.event.fingerprint
     }
@@ -84,14 +104,11 @@ impl<'a> Change<'a> {
 
     fn add(&mut self, index: usize, delivery: &'a Delivery) {
         self.deliveries.push(index);
-        let received_at = delivery.event.received_at;
-        self.last_delivered_at = self.last_delivered_at.max(Some(received_at));
-        let same = self.new.iter_mut().find(|it| it.fingerprint() == delivery.event.fingerprint);
-        if let Some(arrival) = same {
-            arrival.deliveries += 1;
-            arrival.last_delivered_at = arrival.last_delivered_at.max(received_at);
-        } else {
-            self.new.push(Arrival { delivery, deliveries: 1, last_delivered_at: received_at });
+        let arrival = Arrival::of(delivery);
+        self.last_delivered_at = self.last_delivered_at.max(Some(arrival.last_delivered_at));
+        match self.new.iter_mut().find(|it| it.fingerprint() == arrival.fingerprint()) {
+            Some(same) => same.join(&arrival),
+            None => self.new.push(arrival),
         }
     }
 

@@ -153,6 +153,70 @@ impl FoldRow {
     }
 }
 
+/// A row of `events`, as a history shows it.
+pub(super) struct HistoryRow {
+    pub(super) project_id: String,
+    pub(super) call_id: String,
+    pub(super) fingerprint: Vec<u8>,
+    pub(super) event_id: Uuid,
+    pub(super) event_type: String,
+    pub(super) rank: i16,
+    pub(super) occurred_at: Option<DateTime<Utc>>,
+    pub(super) received_at: DateTime<Utc>,
+    pub(super) effective_at: DateTime<Utc>,
+    pub(super) call_sid: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) provider_status: Option<String>,
+    pub(super) errors: Option<Json<Vec<CallError>>>,
+    pub(super) disposition: Disposition,
+    pub(super) reason: String,
+    pub(super) from_status: Option<Status>,
+    pub(super) to_status: Option<Status>,
+    pub(super) attempt: Option<i32>,
+    pub(super) delivery_count: i32,
+    pub(super) last_delivered_at: DateTime<Utc>,
+    pub(super) endpoint: String,
+    pub(super) payload: Option<String>,
+}
+
+impl HistoryRow {
+    pub(super) fn read(self) -> Result<(CallKey, HistoryEvent), Error> {
+        let errors = self.errors.map_or_else(Vec::new, |errors| errors.0);
+        let (key, stored) = FoldRow {
+            project_id: self.project_id,
+            call_id: self.call_id,
+            fingerprint: self.fingerprint,
+            event_id: self.event_id,
+            event_type: self.event_type,
+            rank: self.rank,
+            occurred_at: self.occurred_at,
+            received_at: self.received_at,
+            effective_at: self.effective_at,
+            call_sid: self.call_sid,
+            client_id: self.client_id,
+            provider_status: self.provider_status,
+            has_errors: !errors.is_empty(),
+            disposition: self.disposition,
+            reason: self.reason,
+            from_status: self.from_status,
+            to_status: self.to_status,
+            attempt: self.attempt,
+            last_delivered_at: self.last_delivered_at,
+        }
+        .read()?;
+        let at = Row { table: "events", key: &key };
+        let payload = self.payload.map(RawValue::from_string).transpose();
+        let event = HistoryEvent {
+            stored,
+            delivery_count: at.read("delivery_count", count(self.delivery_count))?,
+            endpoint: self.endpoint,
+            errors,
+            payload: at.read("payload", payload)?,
+        };
+        Ok((key, event))
+    }
+}
+
 /// All events of these calls.
 ///
 /// # Errors
@@ -277,10 +341,12 @@ pub(super) struct Repetition<'a> {
     pub(super) key: &'a CallKey,
     pub(super) fingerprint: Fingerprint,
     pub(super) deliveries: i32,
+    pub(super) in_all: i32,
     pub(super) last_delivered_at: DateTime<Utc>,
 }
 
-/// Counts repeated deliveries.
+/// Counts repeated deliveries. Where another store has counted, the greater
+/// number stands: so whoever brings its count twice changes nothing.
 ///
 /// # Errors
 ///
@@ -297,15 +363,16 @@ pub(super) async fn count_repetitions(
     let (call_ids, project_ids) = columns(&keys);
     let fingerprints: Vec<&[u8]> = repetitions.iter().map(|it| &it.fingerprint.0[..]).collect();
     let deliveries: Vec<i32> = repetitions.iter().map(|it| it.deliveries).collect();
+    let in_all: Vec<i32> = repetitions.iter().map(|it| it.in_all).collect();
     let delivered_at: Vec<DateTime<Utc>> =
         repetitions.iter().map(|it| it.last_delivered_at).collect();
     sqlx::query!(
         r#"
         update events set
-            delivery_count = delivery_count + repeated.deliveries,
+            delivery_count = greatest(delivery_count + repeated.deliveries, repeated.in_all),
             last_delivered_at = greatest(events.last_delivered_at, repeated.last_delivered_at)
-        from unnest($2::text[], $3::text[], $4::bytea[], $5::int[], $6::timestamptz[])
-            as repeated (call_id, project_id, fingerprint, deliveries, last_delivered_at)
+        from unnest($2::text[], $3::text[], $4::bytea[], $5::int[], $6::int[], $7::timestamptz[])
+            as repeated (call_id, project_id, fingerprint, deliveries, in_all, last_delivered_at)
         where events.bucket = $1
             and events.call_id = repeated.call_id
             and events.project_id = repeated.project_id
@@ -316,6 +383,7 @@ pub(super) async fn count_repetitions(
         &project_ids as &[&str],
         &fingerprints as &[&[u8]],
         &deliveries,
+        &in_all,
         &delivered_at,
     )
     .execute(conn)
@@ -336,10 +404,12 @@ pub async fn history(
     limit: u16,
     with_payload: bool,
 ) -> Result<Vec<HistoryEvent>, Error> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        HistoryRow,
         r#"
         select project_id, call_id, fingerprint, event_id, event_type, rank, occurred_at,
-            received_at, effective_at, call_sid, client_id, provider_status, errors as "errors: Json<Vec<CallError>>",
+            received_at, effective_at, call_sid, client_id, provider_status,
+            errors as "errors: Json<Vec<CallError>>",
             disposition as "disposition: Disposition", reason,
             from_status as "from_status: Status", to_status as "to_status: Status", attempt,
             delivery_count, last_delivered_at, endpoint,
@@ -361,42 +431,7 @@ pub async fn history(
     )
     .fetch_all(executor)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let at = Row { table: "events", key };
-            let errors = row.errors.map_or_else(Vec::new, |errors| errors.0);
-            let payload = row.payload.map(RawValue::from_string).transpose();
-            let (_, stored) = FoldRow {
-                project_id: row.project_id,
-                call_id: row.call_id,
-                fingerprint: row.fingerprint,
-                event_id: row.event_id,
-                event_type: row.event_type,
-                rank: row.rank,
-                occurred_at: row.occurred_at,
-                received_at: row.received_at,
-                effective_at: row.effective_at,
-                call_sid: row.call_sid,
-                client_id: row.client_id,
-                provider_status: row.provider_status,
-                has_errors: !errors.is_empty(),
-                disposition: row.disposition,
-                reason: row.reason,
-                from_status: row.from_status,
-                to_status: row.to_status,
-                attempt: row.attempt,
-                last_delivered_at: row.last_delivered_at,
-            }
-            .read()?;
-            Ok(HistoryEvent {
-                stored,
-                delivery_count: at.read("delivery_count", count(row.delivery_count))?,
-                endpoint: row.endpoint,
-                errors,
-                payload: at.read("payload", payload)?,
-            })
-        })
-        .collect()
+    rows.into_iter().map(|row| Ok(row.read()?.1)).collect()
 }
 
 /// The first errors that the events of a call told, in fold order, at most

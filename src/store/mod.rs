@@ -11,6 +11,7 @@
 //! | [`quarantine`] | the table `quarantine`: its entries, and how many there may be |
 //! | [`api_keys`] | the table `api_keys` |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
+//! | [`export`] | whole ranges of calls, events and deliveries, as streams |
 //! | [`connection`] | what connections are set to |
 //! | [`bucket`] | which bucket a call is in |
 //! | `codec` | domain types as Postgres types |
@@ -30,6 +31,7 @@ mod change;
 mod codec;
 pub mod connection;
 pub mod events;
+pub mod export;
 pub mod quarantine;
 mod recent;
 pub mod record;

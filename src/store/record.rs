@@ -284,6 +284,7 @@ async fn commit<'a>(
                 key: change.key,
                 fingerprint: arrival.delivery.event.fingerprint,
                 deliveries: arrival.deliveries,
+                in_all: arrival.in_all,
                 last_delivered_at: arrival.last_delivered_at,
             })
         })

@@ -219,7 +219,7 @@ impl<'a> EventToWrite<'a> {
             provider_status: event.provider_status.as_deref(),
             errors: event.has_errors.then_some(Json(&delivery.errors)),
             endpoint: &delivery.endpoint,
-            delivery_count: arrival.deliveries,
+            delivery_count: arrival.deliveries.max(arrival.in_all),
             last_delivered_at: arrival.last_delivered_at,
             payload: &delivery.payload,
         }
