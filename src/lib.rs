@@ -8,6 +8,7 @@
 //! | [`access`] | who may ask: API keys and what they are good for | `call` |
 //! | [`store`] | all SQL | `call`, `access` |
 //! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
+//! | [`transfer`] | files that go out and come in | `call`, `recho`, `store` |
 //! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `access`, `clock` |
 //! | [`postgres`] | a Postgres of our own | none |
 //! | [`simulate`] | traffic for tests and trials, from outside | `call`, `clock`, `config` |
@@ -31,3 +32,4 @@ pub mod recho;
 pub mod simulate;
 pub mod store;
 pub mod telemetry;
+pub mod transfer;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
     "access",
     "api",
     "call",
@@ -16,10 +16,11 @@ const ROOMS: [&str; 13] = [
     "store",
     "telemetry",
     "simulate",
+    "transfer",
 ];
 
 /// A room, and the others that it may use.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("call", &[]),
     ("recho", &["call"]),
     ("access", &["call"]),
@@ -29,15 +30,17 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("ingest", &["call", "recho", "store", "clock"]),
     ("api", &["ingest", "store", "call", "recho", "access", "clock"]),
     ("simulate", &["call", "clock", "config"]),
+    ("transfer", &["call", "recho", "store"]),
 ];
 
 /// A room, and the crates that it must do without.
-const NEVER: [(&str, &[&str]); 5] = [
+const NEVER: [(&str, &[&str]); 6] = [
     ("call", &["tokio", "sqlx", "axum", "tracing", "serde_json", "utoipa"]),
     ("recho", &["tokio", "sqlx", "axum"]),
     ("access", &["tokio", "sqlx", "axum", "tracing"]),
     ("store", &["axum"]),
     ("simulate", &["sqlx", "axum"]),
+    ("transfer", &["sqlx", "axum", "tokio"]),
 ];
 
 /// The text of a room, less its comments and its tests.
