@@ -7,6 +7,8 @@
 //! | `db_url` | prints the URL of the database in use |
 //! | `keys` | API keys |
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
+//! | `export` | writes calls, events, attempts and deliveries to files |
+//! | `import` | takes in deliveries from files |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `quarantine` | `quarantine list`, `show` and `replay`: what could not be understood |
 //! | `state_machine` | prints the state machine's table |
@@ -22,7 +24,9 @@
 mod audit;
 mod config;
 mod db_url;
+mod export;
 mod failure;
+mod import;
 mod keys;
 mod migrate;
 mod output;
@@ -75,6 +79,10 @@ enum Command {
     Verify(audit::Options),
     /// Write what verify would have found right
     Rebuild(audit::Options),
+    /// Write calls, events or attempts as a table, or deliveries to be imported
+    Export(export::Options),
+    /// Take in deliveries that were exported
+    Import(import::Options),
     /// Send realistic traffic to a running callstate, and check what became of it
     Simulate(Box<simulate::Options>),
     /// Look at the deliveries that could not be understood, and take them in
@@ -247,6 +255,14 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rebuild(options) => {
             let config = Config::load(&flags)?;
             block_on(audit::run(options, Purpose::Rebuild, config))
+        }
+        Command::Export(options) => {
+            let config = Config::load(&flags)?;
+            block_on(export::run(options, config))
+        }
+        Command::Import(options) => {
+            let config = Config::load(&flags)?;
+            block_on(import::run(options, config))
         }
         Command::Simulate(options) => {
             let config = Config::load(&flags)?;

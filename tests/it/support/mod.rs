@@ -18,6 +18,6 @@ mod supervisor;
 pub(crate) use self::client::Answer;
 pub(crate) use self::database::Database;
 pub(crate) use self::place::Place;
-pub(crate) use self::program::{Service, callstate};
+pub(crate) use self::program::{Service, callstate, command};
 pub(crate) use self::raw::RawAnswer;
 pub(crate) use self::signer::{Signer, key_path};

@@ -21,7 +21,8 @@ pub(crate) fn callstate(arguments: &[&str]) -> Output {
     command().args(arguments).stdin(Stdio::null()).output().expect("the program runs")
 }
 
-fn command() -> Command {
+/// The program, for what more is to be said of how it runs.
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callstate"));
     // Where no `callstate.toml` lies.
     command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));

@@ -1,0 +1,366 @@
+//! `callstate export`: calls, events and attempts as tables, deliveries as lines
+//! that `import` takes.
+//!
+//! Everything is read of one moment, so a file is consistent whatever the
+//! service takes meanwhile. A file has its name when it is whole.
+
+use std::ffi::OsStr;
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use futures_util::{Stream, TryStreamExt as _};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, PgConnection};
+
+use crate::access::Projects;
+use crate::call::ProjectId;
+use crate::config::Config;
+use crate::database::Database;
+use crate::postgres::Claim;
+use crate::store::export::{self, Selection};
+use crate::store::{self, Buckets, audit};
+use crate::telemetry;
+use crate::transfer::file::NewFile;
+use crate::transfer::sheet::Field;
+use crate::transfer::writer::{self, Writer};
+use crate::transfer::{line, tables};
+
+use super::failure::Failure;
+use super::progress::Progress;
+use super::stop::Stop;
+
+/// The most errors of a call that go out with it, as many as the API shows: the
+/// first. Its events have the rest.
+const MAX_ERRORS: u16 = 1000;
+
+/// After how many rows the progress moves on.
+const STEP: u64 = 1000;
+
+/// After how many rows a plain line tells of the progress where there is no
+/// terminal.
+const PLAIN_LINE_EVERY: u64 = 100_000;
+
+/// The options of `export`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// What to export
+    what: What,
+    /// As what [default: what the name of the file ends with, else jsonl]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// From when on, such as 2026-05-12T00:00:00Z: by the first event of a call, by the receipt of an event
+    #[arg(long, value_name = "TIME")]
+    from: Option<DateTime<Utc>>,
+    /// Until when, that moment not included
+    #[arg(long, value_name = "TIME")]
+    to: Option<DateTime<Utc>>,
+    #[arg(
+        long = "project",
+        value_name = "PROJECT",
+        value_parser = |text: &str| ProjectId::new(text),
+        help = "A project to export; may be given several times [default: all projects]"
+    )]
+    projects: Vec<ProjectId>,
+    /// The file to write, which appears when it is whole [default: standard output, as -]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// What is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Calls as they are now, each with its attempts and errors
+    Calls,
+    /// Events, each with what it did to its call
+    Events,
+    /// The dials of the calls
+    Attempts,
+    /// Events as they were delivered, for `import`
+    Deliveries,
+}
+
+/// What it is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Comma-separated values, with a header
+    Csv,
+    /// A JSON object on each line
+    Jsonl,
+    /// Typed columns, for DuckDB, pandas and the like
+    Parquet,
+}
+
+impl What {
+    const fn noun(self) -> &'static str {
+        match self {
+            Self::Calls => "calls",
+            Self::Events => "events",
+            Self::Attempts => "attempts",
+            Self::Deliveries => "deliveries",
+        }
+    }
+}
+
+impl From<Format> for writer::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Csv => Self::Csv,
+            Format::Jsonl => Self::JsonLines,
+            Format::Parquet => Self::Parquet,
+        }
+    }
+}
+
+/// Writes what was asked for, from a database that is opened for it.
+pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure> {
+    let format = format(&options)?;
+    let selection = selection(&options)?;
+    telemetry::init(&config.log);
+    let stop = Stop::on_signals().map_err(Failure::new)?;
+    let output = Output::begin(&options)?;
+    let progress_is_hidden = output.is_terminal();
+    let database = tokio::select! {
+        opened = Database::open(&config, Claim::Join) => opened?,
+        () = stop.requested() => return Err(Failure::new(Error::Interrupted)),
+    };
+    let exporting = async {
+        // One of its own, set to nothing yet; and a statement may take its time here.
+        let quiet = PgConnectOptions::clone(&database.pool().connect_options());
+        let mut connection =
+            quiet.disable_statement_logging().connect().await.map_err(Failure::new)?;
+        let progress = if progress_is_hidden {
+            Progress::start_hidden(options.what.noun())
+        } else {
+            progress(&mut connection, options.what, &selection).await?
+        };
+        let export = Export { what: options.what, format, selection: &selection, progress };
+        export.write(&mut connection, output).await
+    };
+    let outcome = tokio::select! {
+        outcome = exporting => outcome,
+        () = stop.requested() => Err(Failure::new(Error::Interrupted)),
+    };
+    let closed = database.close().await;
+    let rows = outcome?;
+    closed?;
+    if !progress_is_hidden {
+        eprintln!("{rows} {} exported", options.what.noun());
+    }
+    Ok(())
+}
+
+/// The format that was asked for, or that the name of the file tells.
+fn format(options: &Options) -> Result<Format, Failure> {
+    let told = options.output.as_deref().and_then(Path::extension).and_then(OsStr::to_str);
+    let told = told.and_then(|ending| Format::from_str(ending, true).ok());
+    match (options.what, options.format.or(told).unwrap_or(Format::Jsonl)) {
+        (What::Deliveries, Format::Csv | Format::Parquet) => Err(Failure::Usage(
+            "deliveries are exported as jsonl only, for they are there to be imported".to_owned(),
+        )),
+        (_, format) => Ok(format),
+    }
+}
+
+fn selection(options: &Options) -> Result<Selection, Failure> {
+    let Options { from, to, projects, .. } = options;
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(Failure::Usage("--from: must be before --to".to_owned()));
+    }
+    let projects = match projects.as_slice() {
+        [] => Projects::All,
+        some => Projects::Only(some.iter().cloned().collect()),
+    };
+    Ok(Selection { from: *from, to: *to, projects })
+}
+
+async fn progress(
+    connection: &mut PgConnection,
+    what: What,
+    selection: &Selection,
+) -> Result<Progress, Failure> {
+    if !selection.is_all() {
+        return Ok(Progress::start_open(what.noun(), PLAIN_LINE_EVERY));
+    }
+    let length = match what {
+        What::Calls => audit::estimate(connection).await?,
+        What::Events | What::Deliveries => export::estimate_events(connection).await?,
+        What::Attempts => return Ok(Progress::start_open(what.noun(), PLAIN_LINE_EVERY)),
+    };
+    Ok(Progress::start(length, what.noun(), PLAIN_LINE_EVERY))
+}
+
+/// An export, begun.
+struct Export<'a> {
+    what: What,
+    format: Format,
+    selection: &'a Selection,
+    progress: Progress,
+}
+
+impl Export<'_> {
+    /// Writes it all; tells how many rows that were.
+    async fn write(self, connection: &mut PgConnection, output: Output) -> Result<u64, Failure> {
+        let buckets = Buckets::of_database(&mut *connection).await?.all();
+        let tx = &mut *export::snapshot(connection, self.selection).await?;
+        tracing::debug!("what is exported is what there is now");
+        let mut rows = 0;
+        let output = match self.what {
+            What::Calls => {
+                let sheet = tables::calls();
+                let mut table = self.begin(sheet.fields(), output)?;
+                for bucket in buckets {
+                    let calls = export::calls(tx, bucket, self.selection, MAX_ERRORS);
+                    let write = |call| table.write(&sheet.cells(&call)).map(|()| 1);
+                    rows += self.each(calls, write).await?;
+                }
+                table.finish()
+            }
+            What::Events => {
+                let sheet = tables::events();
+                let mut table = self.begin(sheet.fields(), output)?;
+                for bucket in buckets {
+                    let events = export::events(tx, bucket, self.selection);
+                    let write = |event| table.write(&sheet.cells(&event)).map(|()| 1);
+                    rows += self.each(events, write).await?;
+                }
+                table.finish()
+            }
+            What::Attempts => {
+                let sheet = tables::attempts();
+                let mut table = self.begin(sheet.fields(), output)?;
+                for bucket in buckets {
+                    let calls = export::calls(tx, bucket, self.selection, 0);
+                    let write = |call: export::ExportedCall| {
+                        tables::AttemptRow::of(call.stored).try_fold(0, |written, attempt| {
+                            table.write(&sheet.cells(&attempt)).map(|()| written + 1)
+                        })
+                    };
+                    rows += self.each(calls, write).await?;
+                }
+                table.finish()
+            }
+            What::Deliveries => {
+                let mut output = output;
+                let mut text = Vec::new();
+                for bucket in buckets {
+                    let deliveries = export::deliveries(tx, bucket, self.selection);
+                    let write = |delivery| {
+                        text.clear();
+                        line::write(&mut text, &delivery)?;
+                        output.write_all(&text).map(|()| 1)
+                    };
+                    rows += self.each(deliveries, write).await?;
+                }
+                Ok(output)
+            }
+        };
+        output.and_then(Output::finish).map_err(unwritten)?;
+        self.progress.finish();
+        Ok(rows)
+    }
+
+    fn begin(&self, fields: Vec<Field>, output: Output) -> Result<Writer<Output>, Failure> {
+        Writer::new(self.format.into(), fields, output).map_err(unwritten)
+    }
+
+    /// Writes each row as it comes; `write` tells how many rows of the file it is.
+    async fn each<T>(
+        &self,
+        mut rows: impl Stream<Item = Result<T, store::Error>> + Unpin,
+        mut write: impl FnMut(T) -> io::Result<u64>,
+    ) -> Result<u64, Failure> {
+        let (mut written, mut told) = (0, 0);
+        while let Some(row) = rows.try_next().await? {
+            written += write(row).map_err(unwritten)?;
+            if written - told >= STEP {
+                self.progress.advance(written - told);
+                told = written;
+            }
+        }
+        self.progress.advance(written - told);
+        Ok(written)
+    }
+}
+
+/// Where an export goes.
+enum Output {
+    Stdout(BufWriter<Stdout>),
+    File(NewFile),
+}
+
+impl Output {
+    fn begin(options: &Options) -> Result<Self, Failure> {
+        match options.output.as_deref() {
+            Some(path) if path != Path::new("-") => {
+                let file = NewFile::create(path, options.force);
+                file.map(Self::File).map_err(|source| {
+                    let path = path.to_owned();
+                    Failure::new(match source.kind() {
+                        io::ErrorKind::AlreadyExists => Error::IsThere { path },
+                        _ => Error::Create { path, source },
+                    })
+                })
+            }
+            Some(_) | None => Ok(Self::Stdout(BufWriter::with_capacity(1 << 16, io::stdout()))),
+        }
+    }
+
+    fn is_terminal(&self) -> bool {
+        match self {
+            Self::Stdout(stdout) => stdout.get_ref().is_terminal(),
+            Self::File(_) => false,
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Stdout(mut stdout) => stdout.flush(),
+            Self::File(file) => file.finish(),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(stdout) => stdout.write(bytes),
+            Self::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.flush(),
+            Self::File(file) => file.flush(),
+        }
+    }
+}
+
+/// Why an export came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{} is there (--force replaces it)", .path.display())]
+    IsThere { path: PathBuf },
+    #[error("cannot write {}", .path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("cannot write the export")]
+    Write(#[source] io::Error),
+    #[error("interrupted before the export was whole")]
+    Interrupted,
+}
+
+/// The failure of a write.
+fn unwritten(error: io::Error) -> Failure {
+    match error.kind() {
+        // Only a reader of standard output goes away.
+        io::ErrorKind::BrokenPipe => Failure::StdoutClosed,
+        _ => Failure::new(Error::Write(error)),
+    }
+}

@@ -1,0 +1,342 @@
+//! `callstate import`: takes in deliveries that `export deliveries` wrote, the
+//! way that the service takes them.
+//!
+//! It works on the database itself, whether the service runs or not. What always
+//! holds: every line before one that is told to have failed is committed; a file
+//! may be imported again, and what is there already stays as it is; what is in
+//! memory is bounded, by the writers' queues and a few chunks of lines.
+//!
+//! Deliberately absent: what an endpoint asks of a delivery. A file is the
+//! operator's word.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use chrono::FixedOffset;
+use clap::Args;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::call::Delivery;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::database::Database;
+use crate::ingest::{self, Ingest, Pending, Refused};
+use crate::postgres::Claim;
+use crate::store::{Buckets, MIGRATOR};
+use crate::telemetry;
+use crate::transfer::line::{self, BadLine};
+use crate::transfer::lines::{Line, Lines};
+
+use super::failure::Failure;
+use super::output::{self, Format};
+use super::progress::Progress;
+use super::stop::Stop;
+
+/// The longest line: the largest delivery that can be configured, with room for
+/// what it takes as a string of JSON.
+const MAX_LINE: usize = 4 * 64 * 1024 * 1024;
+
+/// The most lines that go from the reader to the writers at once.
+const CHUNK_LINES: usize = 256;
+
+/// The most bytes of them, but for the last line.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// How much of the file is read at a time.
+const READ_BYTES: usize = 256 * 1024;
+
+/// After how many deliveries a plain line tells of the progress where there is
+/// no terminal.
+const PLAIN_LINE_EVERY: u64 = 100_000;
+
+/// The options of `import`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The file of JSON lines, or - for standard input
+    file: PathBuf,
+    /// Go on after a line that cannot be taken in
+    #[arg(long)]
+    keep_going: bool,
+    /// How to print what became of the file
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// What became of a file, for `--format json`.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    /// Lines that were taken in.
+    deliveries: u64,
+    /// How many of them made an event.
+    new_events: u64,
+    /// How many were of an event that was there already.
+    known_events: u64,
+    /// Lines that could not be taken in.
+    bad_lines: u64,
+}
+
+/// Why an import did not come to the end of the file.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot read {}", .file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("stopped at line {line}; what comes before it is taken in (--keep-going goes on)")]
+    BadLine { line: u64 },
+    #[error("line {line} was not taken in; what comes before it is")]
+    Refused { line: u64, source: Refused },
+    #[error("interrupted after line {line}; up to there it is taken in")]
+    Interrupted { line: u64 },
+}
+
+/// Some lines, understood or not.
+#[derive(Default)]
+struct Chunk {
+    lines: Vec<(u64, Result<Delivery, BadLine>)>,
+    /// How many bytes of the file have been read with it.
+    bytes: u64,
+}
+
+/// Takes a file in, into a database that is opened for it.
+pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure> {
+    telemetry::init(&config.log);
+    let stop = Stop::on_signals().map_err(Failure::new)?;
+    let unread = |source| Failure::new(Error::Read { file: options.file.clone(), source });
+    let (input, length) = open(&options.file).map_err(unread)?;
+    let database = tokio::select! {
+        opened = Database::open(&config, Claim::Join) => opened?,
+        () = stop.requested() => return Err(Failure::new(Error::Interrupted { line: 0 })),
+    };
+    let mut report = Report::default();
+    let outcome = import(&database, &config, &options, (input, length), &stop, &mut report).await;
+    let closed = database.close().await;
+    // What was taken in before a failure is told as well.
+    match options.format {
+        Format::Json => output::json(&report)?,
+        Format::Text => output::line(&summary(&report))?,
+    }
+    outcome?;
+    closed?;
+    if report.bad_lines == 0 { Ok(()) } else { Err(Failure::Told) }
+}
+
+fn summary(report: &Report) -> String {
+    let Report { deliveries, new_events, known_events, bad_lines } = report;
+    let taken = format!(
+        "{deliveries} deliveries taken in: {new_events} new events, {known_events} that were there"
+    );
+    match bad_lines {
+        0 => taken,
+        1 => format!("{taken}; 1 bad line"),
+        several => format!("{taken}; {several} bad lines"),
+    }
+}
+
+/// Opens the file, and tells how long it is, if it is a file.
+fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Option<u64>)> {
+    if path == Path::new("-") {
+        return Ok((Box::new(io::stdin()), None));
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let length = metadata.is_file().then_some(metadata.len());
+    Ok((Box::new(file), length))
+}
+
+async fn import(
+    database: &Database,
+    config: &Config,
+    options: &Options,
+    (input, length): (Box<dyn Read + Send>, Option<u64>),
+    stop: &Stop,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    if config.migrate {
+        database.migrate(&MIGRATOR).await?;
+    }
+    let buckets = Buckets::of_database(database.pool()).await?;
+    let config::Ingest { writers, batch, queue } = config.ingest;
+    let (ingest, running) = Ingest::start(
+        ingest::Settings { writers, batch, queue },
+        &database.pool().connect_options(),
+        buckets,
+    );
+    let progress = match length {
+        Some(_) => Progress::start(0, "deliveries", PLAIN_LINE_EVERY),
+        None => Progress::start_open("deliveries", PLAIN_LINE_EVERY),
+    };
+    let mut import = Import {
+        ingest,
+        // One batch is committed while the next gathers, for each writer.
+        window: writers * batch * 2,
+        pending: VecDeque::new(),
+        keep_going: options.keep_going,
+        last_line: 0,
+        report,
+        progress,
+    };
+    let chunks = read(input, config.provider_utc_offset);
+    let unread = |source| Failure::new(Error::Read { file: options.file.clone(), source });
+    let outcome = import.take(chunks, length, stop, unread).await;
+    // What is in the queues is committed all the same, and counted.
+    let rest = import.settle(0).await;
+    let Import { ingest, progress, .. } = import;
+    drop(ingest);
+    running.finish().await;
+    progress.finish();
+    outcome.and(rest)
+}
+
+/// Reads the file on a thread of its own, which ends with the file or when
+/// nobody takes its chunks any more: standard input may have no end.
+fn read(
+    input: Box<dyn Read + Send>,
+    provider_utc_offset: FixedOffset,
+) -> mpsc::Receiver<io::Result<Chunk>> {
+    let (sender, chunks) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        let mut lines = Lines::new(BufReader::with_capacity(READ_BYTES, input), MAX_LINE);
+        let clock = Clock::system();
+        loop {
+            let chunk = next_chunk(&mut lines, &clock, provider_utc_offset).transpose();
+            let Some(chunk) = chunk else { break };
+            let is_last = chunk.is_err();
+            if sender.blocking_send(chunk).is_err() || is_last {
+                break;
+            }
+        }
+    });
+    chunks
+}
+
+/// The next lines: as many as are at hand, within bounds, and at least one.
+fn next_chunk(
+    lines: &mut Lines<Box<dyn Read + Send>>,
+    clock: &Clock,
+    provider_utc_offset: FixedOffset,
+) -> io::Result<Option<Chunk>> {
+    let mut chunk = Chunk::default();
+    let begin = lines.bytes();
+    while let Some(Line { number, text }) = lines.next_line()? {
+        let delivery = text
+            .ok_or(BadLine::TooLong(MAX_LINE))
+            .and_then(|text| line::read(text, clock.now(), provider_utc_offset));
+        chunk.lines.push((number, delivery));
+        chunk.bytes = lines.bytes();
+        let bytes = chunk.bytes - begin;
+        if chunk.lines.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES as u64 || lines.is_drained() {
+            break;
+        }
+    }
+    Ok(Some(chunk).filter(|chunk| !chunk.lines.is_empty()))
+}
+
+/// An import under way.
+struct Import<'a> {
+    ingest: Ingest,
+    /// The most answers that are awaited.
+    window: usize,
+    /// The answers that are awaited, with the numbers of their lines.
+    pending: VecDeque<(u64, Pending)>,
+    keep_going: bool,
+    /// The last line that was put into a queue, or told to be bad.
+    last_line: u64,
+    report: &'a mut Report,
+    progress: Progress,
+}
+
+impl Import<'_> {
+    /// Takes in chunk after chunk, until there are no more, one fails, or it is
+    /// to stop.
+    async fn take(
+        &mut self,
+        mut chunks: mpsc::Receiver<io::Result<Chunk>>,
+        length: Option<u64>,
+        stop: &Stop,
+        unread: impl Fn(io::Error) -> Failure,
+    ) -> Result<(), Failure> {
+        loop {
+            let chunk = tokio::select! {
+                chunk = chunks.recv() => chunk,
+                () = stop.requested() => {
+                    self.settle(0).await?;
+                    return Err(Failure::new(Error::Interrupted { line: self.last_line }));
+                }
+            };
+            let Some(chunk) = chunk else { return Ok(()) };
+            let Chunk { lines, bytes } = match chunk {
+                Ok(chunk) => chunk,
+                Err(source) => {
+                    self.settle(0).await?;
+                    return Err(unread(source));
+                }
+            };
+            for (line, delivery) in lines {
+                self.take_one(line, delivery).await?;
+                self.last_line = line;
+            }
+            if let Some(length) = length.filter(|_| bytes > 0) {
+                // As many lines to a byte as there were so far.
+                let lines = u128::from(self.last_line) * u128::from(length) / u128::from(bytes);
+                self.progress.expect(u64::try_from(lines).unwrap_or(u64::MAX));
+            }
+        }
+    }
+
+    async fn take_one(
+        &mut self,
+        line: u64,
+        delivery: Result<Delivery, BadLine>,
+    ) -> Result<(), Failure> {
+        match delivery {
+            Ok(delivery) => {
+                match self.ingest.put(delivery).await {
+                    Ok(put) => self.pending.push_back((line, put)),
+                    Err(source) => {
+                        self.settle(0).await?;
+                        return Err(Failure::new(Error::Refused { line, source }));
+                    }
+                }
+                self.settle(self.window).await
+            }
+            Err(why) => {
+                // In the order of the lines, so that it is true what comes before is taken in.
+                self.settle(0).await?;
+                self.bad(line, &why)
+            }
+        }
+    }
+
+    /// Waits for answers until no more than so many are awaited.
+    async fn settle(&mut self, most: usize) -> Result<(), Failure> {
+        let mut first_failure = Ok(());
+        while self.pending.len() > most {
+            let Some((line, pending)) = self.pending.pop_front() else { break };
+            let settled = match pending.answer().await {
+                Ok(recorded) => {
+                    self.report.deliveries += 1;
+                    match recorded.disposition {
+                        Some(_) => self.report.new_events += 1,
+                        None => self.report.known_events += 1,
+                    }
+                    self.progress.advance(1);
+                    Ok(())
+                }
+                Err(why @ Refused::Unstorable(_)) => self.bad(line, &why),
+                Err(source) => Err(Failure::new(Error::Refused { line, source })),
+            };
+            first_failure = first_failure.and(settled);
+        }
+        first_failure
+    }
+
+    /// Tells of a line that cannot be taken in, and fails unless that is to be
+    /// gone over.
+    fn bad(&mut self, line: u64, why: &dyn std::error::Error) -> Result<(), Failure> {
+        self.report.bad_lines += 1;
+        self.progress.tell(&format!("line {line} {why}"));
+        if self.keep_going { Ok(()) } else { Err(Failure::new(Error::BadLine { line })) }
+    }
+}

@@ -1,0 +1,250 @@
+//! `callstate import`: what was exported makes the same calls again.
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{Output, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    export::{export, fill, lines},
+    support::{
+        Database, Place, Service, callstate, command,
+        delivery::delivery,
+        provider::{Provider, shuffled},
+    },
+};
+
+/// Imports a text from standard input.
+fn import(database: &Database, text: &[u8], options: &[&str]) -> Output {
+    let mut command = command();
+    command.args(["import", "-", "--format", "json", "--database-url", &database.url()]);
+    command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let text = text.to_owned();
+    // Who stops at a bad line does not read the rest.
+    let writing = std::thread::spawn(move || stdin.write_all(&text));
+    let output = child.wait_with_output().unwrap();
+    let _ = writing.join().unwrap();
+    output
+}
+
+/// What a run that must go well says: deliveries, new events, known events.
+fn imported(output: &Output) -> [u64; 3] {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    counts(output)
+}
+
+fn counts(output: &Output) -> [u64; 3] {
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    ["deliveries", "new_events", "known_events"].map(|name| report[name].as_u64().unwrap())
+}
+
+fn verify(database: &Database) {
+    let output = callstate(&["verify", "--database-url", &database.url()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// All that can be exported.
+fn everything(database: &Database) -> [String; 4] {
+    ["calls", "events", "attempts", "deliveries"]
+        .map(|what| String::from_utf8(export(database, what)).unwrap())
+}
+
+#[tokio::test]
+async fn what_was_exported_makes_the_same_store_again_however_often() {
+    let original = Database::create().await;
+    let service = Service::start(&original).await;
+    fill(&service).await;
+    // The clock of this provider is not that of the other, and the file knows.
+    let elsewhere = delivery("OUTBOUND_CALL_BUSY", "elsewhere", 7, None).to_string();
+    service.stop().await;
+    let there = |command: &mut std::process::Command| {
+        command.args(["--provider-utc-offset", "+09:00"]);
+    };
+    let service = Service::start_with(&original, there).await;
+    service.deliver_to("/webhooks/default/", elsewhere).await.ok();
+    service.stop().await;
+
+    let all = everything(&original);
+    let deliveries = &all[3];
+    let events = deliveries.lines().count() as u64;
+    assert!(deliveries.contains(r"\\ud800") && deliveries.contains(r"\\u0000"));
+    assert!(deliveries.contains("\"delivery_count\":2"));
+
+    let copy = Database::create().await;
+    let first = import(&copy, deliveries.as_bytes(), &[]);
+    assert_eq!(imported(&first), [events, events, 0]);
+    assert_eq!(everything(&copy), all);
+    verify(&copy);
+
+    let second = import(&copy, deliveries.as_bytes(), &[]);
+    assert_eq!(imported(&second), [events, 0, events]);
+    assert_eq!(everything(&copy), all);
+    verify(&copy);
+
+    // The order of the lines does not matter, nor how many are committed at once, nor by whom.
+    let mut reversed: Vec<&str> = deliveries.lines().rev().collect();
+    reversed.push("");
+    let place = Place::new();
+    let file = place.0.join("reversed.jsonl");
+    fs::write(&file, reversed.join("\n")).unwrap();
+    let copy = Database::create().await;
+    let output = command()
+        .args(["import", file.to_str().unwrap(), "--database-url", &copy.url()])
+        .envs([("CALLSTATE_INGEST_BATCH", "3"), ("CALLSTATE_INGEST_WRITERS", "3")])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        format!("{events} deliveries taken in: {events} new events, 0 that were there\n"),
+    );
+    assert_eq!(everything(&copy), all);
+    verify(&copy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_may_take_the_same_events_meanwhile() {
+    let original = Database::create().await;
+    let service = Service::start(&original).await;
+    let sent = shuffled(40, 2);
+    Provider::start(sent.clone(), &[&service]).finish().await;
+    service.stop().await;
+    let deliveries = export(&original, "deliveries");
+
+    let other = Database::create().await;
+    let service = Service::start(&other).await;
+    let provider = Provider::start(sent, &[&service]);
+    let copy = &other;
+    let importing = tokio::task::block_in_place(|| import(copy, &deliveries, &[]));
+    provider.finish().await;
+    let [taken, new, known] = imported(&importing);
+    assert_eq!((taken, new + known), (320, 320));
+    verify(&other);
+
+    let essence = |database: &Database| {
+        let mut rows = lines(database, "calls");
+        for row in &mut rows {
+            // When it was received is another matter.
+            row.as_object_mut().unwrap().remove("updated_at");
+        }
+        rows
+    };
+    assert_eq!(essence(&other), essence(&original));
+    for event in lines(&other, "events") {
+        // Two came by the provider, and the file says two; these may be the same.
+        let count = event["delivery_count"].as_u64().unwrap();
+        assert!((2..=4).contains(&count), "{count}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_and_the_service_count_the_same_receipts_once() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let body = delivery("OUTBOUND_CALL_BUSY", "c", 1, None).to_string();
+    service.deliver(body.clone()).await.ok();
+    let shown = || lines(&database, "deliveries").remove(0);
+    let received_at = shown()["received_at"].clone();
+    let late = "2099-01-01T00:00:00Z";
+    for (count, then, last) in [(1, 1, &received_at), (3, 3, &late.into()), (2, 3, &late.into())] {
+        let mut line = shown();
+        line["delivery_count"] = count.into();
+        line["last_delivered_at"] = last.clone();
+        let taken = import(&database, line.to_string().as_bytes(), &[]);
+        assert_eq!(imported(&taken), [1, 0, 1]);
+        assert_eq!(shown()["delivery_count"], then);
+        assert_eq!(shown()["last_delivered_at"], *last);
+    }
+    // One that the service takes comes on top.
+    service.deliver(body).await.ok();
+    assert_eq!(shown()["delivery_count"], 4);
+    assert_eq!(shown()["received_at"], received_at);
+    verify(&database);
+}
+
+#[tokio::test]
+async fn a_log_of_webhooks_can_be_imported() {
+    let database = Database::create().await;
+    let bodies: Vec<String> = [("OUTBOUND_CALL_PENDING", 1), ("OUTBOUND_CALL_BUSY", 9)]
+        .map(|(event_type, second)| delivery(event_type, "c", second, None).to_string())
+        .into();
+    let log: String = bodies.iter().map(|body| format!("{{\"payload\":{body}}}\n")).collect();
+    assert_eq!(imported(&import(&database, log.as_bytes(), &[])), [2, 2, 0]);
+    let exported = lines(&database, "deliveries");
+    let payloads: Vec<_> = exported.iter().map(|line| line["payload"].as_str().unwrap()).collect();
+    assert_eq!(payloads, bodies);
+    let call = lines(&database, "calls").remove(0);
+    assert_eq!(
+        (&call["status"], &call["ended_at"]),
+        (&json!("BUSY"), &json!("2026-05-12T12:00:09Z"))
+    );
+}
+
+#[tokio::test]
+async fn a_bad_line_is_named_and_stops_the_import_unless_told_otherwise() {
+    let good = |call_id: &str| {
+        json!({ "payload": delivery("OUTBOUND_CALL_BUSY", call_id, 1, None) }).to_string()
+    };
+    // Postgres holds no such moment.
+    let never = json!({
+        "payload": delivery("OUTBOUND_CALL_BUSY", "never", 1, None),
+        "received_at": "-9999-01-01T00:00:00Z", "last_delivered_at": "2026-05-12T12:00:00Z",
+    });
+    let bad = [
+        ("{\"payload\": {}}".to_owned(), "its payload: eventType is missing"),
+        ("cut off in the midd".to_owned(), "is no delivery"),
+        (never.to_string(), "cannot be stored"),
+    ];
+    for (line, why) in &bad {
+        let file = [&good("a"), "", line, &good("b")].join("\n");
+        let database = Database::create().await;
+        let stopped = import(&database, file.as_bytes(), &[]);
+        let said = String::from_utf8_lossy(&stopped.stderr);
+        assert_eq!(stopped.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(&format!("line 3 {why}"))
+                || said.contains("line 3 the delivery cannot be stored"),
+            "{said}"
+        );
+        assert!(said.contains("stopped at line 3; what comes before it is taken in"), "{said}");
+        assert!(lines(&database, "calls").iter().any(|call| call["call_id"] == "a"));
+
+        let gone_on = import(&database, file.as_bytes(), &["--keep-going"]);
+        assert_eq!(gone_on.status.code(), Some(1));
+        assert_eq!(counts(&gone_on)[0], 2);
+        let report: Value = serde_json::from_slice(&gone_on.stdout).unwrap();
+        assert_eq!(report["bad_lines"], 1);
+        let calls = lines(&database, "calls");
+        let ids: Vec<_> = calls.iter().map(|call| call["call_id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["a", "b"]);
+        verify(&database);
+    }
+}
+
+#[tokio::test]
+async fn more_than_may_wait_is_waited_for() {
+    let database = Database::create().await;
+    let filling = "x".repeat(1 << 20);
+    let file: String = (0..70)
+        .map(|number| {
+            let mut body = delivery("OUTBOUND_CALL_BUSY", &format!("call-{number}"), 1, None);
+            body["filling"] = filling.as_str().into();
+            format!("{{\"payload\":{body}}}\n")
+        })
+        .collect();
+    assert_eq!(imported(&import(&database, file.as_bytes(), &[])), [70, 70, 0]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_told_before_the_database_is_asked() {
+    let output =
+        callstate(&["import", "none.jsonl", "--database-url", "postgres://x@127.0.0.1:1/x"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("callstate: cannot read none.jsonl"), "{said}");
+}
