@@ -291,7 +291,10 @@ fn cause(error: ParquetError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use parquet::{
-        file::reader::{FileReader as _, SerializedFileReader},
+        file::{
+            metadata::RowGroupMetaData,
+            reader::{FileReader, SerializedFileReader},
+        },
         record::{ListAccessor as _, RowAccessor as _},
     };
 
@@ -308,6 +311,10 @@ mod tests {
         SerializedFileReader::new(file.into()).unwrap()
     }
 
+    fn sizes_of_groups(reader: &impl FileReader) -> Vec<i64> {
+        reader.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect()
+    }
+
     #[test]
     fn rows_go_into_groups_of_a_bounded_number() {
         let rows = u32::try_from(MAX_ROWS).unwrap() * 2 + 3;
@@ -319,9 +326,7 @@ mod tests {
             assert!(file.leaves.iter().all(|leaf| leaf.definition_levels.len() <= 4 * MAX_ROWS));
         }
         let reader = read(file.finish().unwrap());
-        let groups = reader.metadata().row_groups();
-        let sizes: Vec<i64> = groups.iter().map(|group| group.num_rows()).collect();
-        assert_eq!(sizes, [100_000, 100_000, 3]);
+        assert_eq!(sizes_of_groups(&reader), [100_000, 100_000, 3]);
         for (number, row) in (0..rows).zip(reader.get_row_iter(None).unwrap()) {
             let row = row.unwrap();
             let expected = Some(i64::from(number)).filter(|it| it % 3 > 0);
@@ -340,8 +345,7 @@ mod tests {
             assert!(file.bytes < MAX_BYTES);
         }
         let reader = read(file.finish().unwrap());
-        let groups = reader.metadata().row_groups();
-        assert_eq!(groups.iter().map(|group| group.num_rows()).collect::<Vec<_>>(), [4, 2]);
+        assert_eq!(sizes_of_groups(&reader), [4, 2]);
         for row in reader.get_row_iter(None).unwrap() {
             let row = row.unwrap();
             let list = row.get_list(1).unwrap();

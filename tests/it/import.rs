@@ -32,6 +32,12 @@ fn import(database: &Database, text: &[u8], options: &[&str]) -> Output {
     output
 }
 
+/// The lines of who wrote down what the provider sent, and no more.
+fn log_of(bodies: &[String]) -> String {
+    let lines: Vec<String> = bodies.iter().map(|it| format!("{{\"payload\":{it}}}")).collect();
+    lines.join("\n")
+}
+
 /// What a run that must go well says: deliveries, new events, known events.
 fn imported(output: &Output) -> [u64; 3] {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -173,7 +179,7 @@ async fn a_log_of_webhooks_can_be_imported() {
     let bodies: Vec<String> = [("OUTBOUND_CALL_PENDING", 1), ("OUTBOUND_CALL_BUSY", 9)]
         .map(|(event_type, second)| delivery(event_type, "c", second, None).to_string())
         .into();
-    let log: String = bodies.iter().map(|body| format!("{{\"payload\":{body}}}\n")).collect();
+    let log = log_of(&bodies);
     assert_eq!(imported(&import(&database, log.as_bytes(), &[])), [2, 2, 0]);
     let exported = lines(&database, "deliveries");
     let payloads: Vec<_> = exported.iter().map(|line| line["payload"].as_str().unwrap()).collect();
@@ -230,14 +236,15 @@ async fn a_bad_line_is_named_and_stops_the_import_unless_told_otherwise() {
 async fn more_than_may_wait_is_waited_for() {
     let database = Database::create().await;
     let filling = "x".repeat(1 << 20);
-    let file: String = (0..70)
+    let bodies: Vec<String> = (0..70)
         .map(|number| {
             let mut body = delivery("OUTBOUND_CALL_BUSY", &format!("call-{number}"), 1, None);
             body["filling"] = filling.as_str().into();
-            format!("{{\"payload\":{body}}}\n")
+            body.to_string()
         })
         .collect();
-    assert_eq!(imported(&import(&database, file.as_bytes(), &[])), [70, 70, 0]);
+    let log = log_of(&bodies);
+    assert_eq!(imported(&import(&database, log.as_bytes(), &[])), [70, 70, 0]);
 }
 
 #[tokio::test]
