@@ -190,3 +190,45 @@ impl Writers {
         self.0.join_all().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, FixedOffset, Utc};
+
+    use super::*;
+    use crate::recho::{self, Receipt};
+
+    fn delivery(bytes: u32) -> Delivery {
+        let receipt = Receipt {
+            endpoint: "default",
+            received_at: DateTime::<Utc>::UNIX_EPOCH,
+            provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
+        };
+        let mut delivery = recho::read(br#"{"eventType": "x", "callId": "c"}"#, receipt).unwrap();
+        delivery.payload = " ".repeat(bytes as usize);
+        delivery
+    }
+
+    #[tokio::test]
+    async fn who_takes_is_refused_where_who_puts_waits() {
+        let (sender, mut jobs) = mpsc::channel(1);
+        let ingest = Ingest {
+            queues: [sender].into(),
+            room: Arc::new(Semaphore::new(MAX_WAITING_BYTES as usize)),
+            counters: Counters::default(),
+        };
+        // Most of the room, and then the queue.
+        for bytes in [MAX_WAITING_BYTES - 1, 0] {
+            let first = ingest.put(delivery(bytes)).await.unwrap();
+            assert!(matches!(ingest.take(delivery(2)).await, Err(Refused::Full)));
+            let second = ingest.put(delivery(2));
+            tokio::pin!(second);
+            assert!(futures_util::poll!(&mut second).is_pending());
+            // It is committed, and answered.
+            drop(jobs.recv().await.unwrap());
+            second.await.unwrap();
+            assert!(matches!(first.answer().await, Err(Refused::Stopping)));
+            drop(jobs.recv().await.unwrap());
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -19,9 +19,16 @@ use crate::{
 
 /// Imports a text from standard input.
 fn import(database: &Database, text: &[u8], options: &[&str]) -> Output {
+    import_with(database, text, |command| {
+        command.args(options);
+    })
+}
+
+fn import_with(database: &Database, text: &[u8], more: impl FnOnce(&mut Command)) -> Output {
     let mut command = command();
     command.args(["import", "-", "--format", "json", "--database-url", &database.url()]);
-    command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    more(&mut command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let text = text.to_owned();
@@ -69,7 +76,7 @@ async fn what_was_exported_makes_the_same_store_again_however_often() {
     // The clock of this provider is not that of the other, and the file knows.
     let elsewhere = delivery("OUTBOUND_CALL_BUSY", "elsewhere", 7, None).to_string();
     service.stop().await;
-    let there = |command: &mut std::process::Command| {
+    let there = |command: &mut Command| {
         command.args(["--provider-utc-offset", "+09:00"]);
     };
     let service = Service::start_with(&original, there).await;
@@ -245,6 +252,17 @@ async fn more_than_may_wait_is_waited_for() {
         .collect();
     let log = log_of(&bodies);
     assert_eq!(imported(&import(&database, log.as_bytes(), &[])), [70, 70, 0]);
+
+    let bodies: Vec<String> = (0..300)
+        .map(|number| {
+            delivery("OUTBOUND_CALL_BUSY", &format!("small-{number}"), 1, None).to_string()
+        })
+        .collect();
+    let narrow = |command: &mut Command| {
+        command.envs([("CALLSTATE_INGEST_BATCH", "1"), ("CALLSTATE_INGEST_QUEUE", "1")]);
+    };
+    let output = import_with(&database, log_of(&bodies).as_bytes(), narrow);
+    assert_eq!(imported(&output), [300, 300, 0]);
 }
 
 #[tokio::test]
