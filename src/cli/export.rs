@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use futures_util::{Stream, TryStreamExt as _};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use crate::access::Projects;
 use crate::call::ProjectId;
@@ -124,6 +124,9 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
     let stop = Stop::on_signals().map_err(Failure::new)?;
     let output = Output::begin(&options)?;
     let progress_is_hidden = output.is_terminal();
+    if progress_is_hidden && format == Format::Parquet {
+        return Err(Failure::Usage("Parquet is not for a terminal: say -o FILE".to_owned()));
+    }
     let database = tokio::select! {
         opened = Database::open(&config, Claim::Join) => opened?,
         () = stop.requested() => return Err(Failure::new(Error::Interrupted)),
@@ -139,7 +142,10 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
             progress(&mut connection, options.what, &selection).await?
         };
         let export = Export { what: options.what, format, selection: &selection, progress };
-        export.write(&mut connection, output).await
+        let outcome = export.write(&mut connection, output).await;
+        // The server notices a closed socket too; a polite end is but quieter in its log.
+        let _ = connection.close().await;
+        outcome
     };
     let outcome = tokio::select! {
         outcome = exporting => outcome,
