@@ -9,9 +9,9 @@
 //! | [`json`] | as JSON lines |
 //! | [`csv`] | as CSV |
 //! | [`parquet`] | as Parquet |
-//! | [`line`] | a delivery as a line, there and back |
+//! | [`line`](mod@line) | a delivery as a line, there and back |
 //! | [`lines`] | the lines of a file that comes in |
-//! | [`file`] | a file that is there when it is whole, and not before |
+//! | [`file`](mod@file) | a file that is there when it is whole, and not before |
 //!
 //! What always holds: a table has the same columns under the same names in each
 //! format, those that the HTTP interface and the tables of the store have; what
