@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::Mistakes;
 use crate::database;
+use crate::store;
 use crate::telemetry::Causes;
 
 /// Why a command did not do what it was asked for.
@@ -66,8 +67,13 @@ impl From<database::Error> for Failure {
     }
 }
 
-impl From<crate::store::Error> for Failure {
-    fn from(error: crate::store::Error) -> Self {
-        Self::new(error)
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        if error.is_about_schema() { Self::new(NoSchema(error)) } else { Self::new(error) }
     }
 }
+
+/// What the store says, in words that help where it was never migrated.
+#[derive(Debug, thiserror::Error)]
+#[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
+struct NoSchema(#[source] store::Error);

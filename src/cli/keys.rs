@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::database::Database;
 use crate::postgres::Claim;
-use crate::store::{self, api_keys};
+use crate::store::api_keys;
 use crate::telemetry;
 
 use super::failure::Failure;
@@ -154,8 +154,6 @@ impl<'a> KeyDocument<'a> {
 /// Why keys could not be worked with.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
-    Schema(#[source] store::Error),
     #[error("the system gives no randomness")]
     Randomness,
     #[error("{0}")]
@@ -183,13 +181,6 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
     Ok(closed?)
 }
 
-/// What the store says, in words that help where it was never migrated.
-fn stored<T>(outcome: Result<T, store::Error>) -> Result<T, Failure> {
-    outcome.map_err(|error| {
-        if error.is_about_schema() { Error::Schema(error).into() } else { error.into() }
-    })
-}
-
 async fn create(options: CreateOptions, pool: &PgPool, now: DateTime<Utc>) -> Result<(), Failure> {
     let CreateOptions { name, projects, scope, expires, format } = options;
     let random = SystemRandom::new();
@@ -208,7 +199,7 @@ async fn create(options: CreateOptions, pool: &PgPool, now: DateTime<Utc>) -> Re
         revoked_at: None,
         last_used_at: None,
     };
-    stored(api_keys::insert(pool, &key.hash(), &grant).await)?;
+    api_keys::insert(pool, &key.hash(), &grant).await?;
     match format {
         Format::Text => {
             eprintln!("{}", description(&grant));
@@ -242,7 +233,7 @@ fn description(grant: &Grant) -> String {
 }
 
 async fn list(options: &ListOptions, pool: &PgPool, now: DateTime<Utc>) -> Result<(), Failure> {
-    let grants = stored(api_keys::all(pool).await)?;
+    let grants = api_keys::all(pool).await?;
     match options.format {
         Format::Text if grants.is_empty() => output::line("there are no keys"),
         Format::Text => table(&grants, now).iter().try_for_each(|line| output::line(line)),
@@ -291,12 +282,13 @@ fn time(at: DateTime<Utc>) -> String {
 /// Revokes each key that is named clearly, and then fails if another is not:
 /// who misspells one of two must not be left with both in use.
 async fn revoke(options: &RevokeOptions, pool: &PgPool, now: DateTime<Utc>) -> Result<(), Failure> {
-    let grants = stored(api_keys::all(pool).await)?;
+    let grants = api_keys::all(pool).await?;
     let mut revoked = Vec::new();
     let mut faults = Vec::new();
     for named in &options.keys {
         let found = match KeyHash::of_shown(named.as_bytes()) {
-            Some(hash) => stored(api_keys::by_hash(pool, &hash).await)?
+            Some(hash) => api_keys::by_hash(pool, &hash)
+                .await?
                 .ok_or_else(|| "there is no such key".to_owned()),
             None => find(&grants, named).cloned(),
         };
@@ -310,7 +302,7 @@ async fn revoke(options: &RevokeOptions, pool: &PgPool, now: DateTime<Utc>) -> R
                         }
                     })?;
                 }
-                stored(api_keys::revoke(pool, grant.id, now).await)?;
+                api_keys::revoke(pool, grant.id, now).await?;
                 grant.revoked_at.get_or_insert(now);
                 revoked.push(grant);
             }

@@ -104,11 +104,11 @@ impl Error {
         self.is_of_class(&["40"])
     }
 
-    /// Whether Postgres knows no such table or column: the schema is another
-    /// program's, or nobody's yet.
+    /// Whether Postgres knows no such table, column or function: the schema is
+    /// another program's, or nobody's yet.
     #[must_use]
     pub fn is_about_schema(&self) -> bool {
-        self.is_of_class(&["42P01", "42703"])
+        self.is_of_class(&["42P01", "42703", "42883"])
     }
 
     /// Whether Postgres refuses the values themselves: data exceptions and

@@ -33,6 +33,11 @@ async fn migrate_does_what_is_pending_and_then_nothing() {
         .execute(&mut database.connect().await)
         .await
         .unwrap();
+    for command in [&["verify"][..], &["export", "calls"], &["export", "deliveries"]] {
+        let refused = callstate(&[command, &["--database-url", &database.url()]].concat());
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains("callstate migrate brings it"), "{command:?}: {said}");
+    }
     let migrate = ["migrate", "--database-url", &database.url()];
     let first = printed(&migrate);
     assert!(first.contains("create calls"), "{first}");
