@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -102,6 +102,10 @@ impl KnownEvent {
         }
     }
 }
+
+/// How far after its receipt an event may claim to have happened. Beyond that
+/// the claim is not believed.
+pub const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
 /// What an event is called, be it known or not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,11 +1,9 @@
 //! The `Time:` line of `body.text`: the provider's only hint of when an event
 //! happened.
 
-use chrono::{DateTime, FixedOffset, NaiveDateTime, SubsecRound, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, FixedOffset, NaiveDateTime, SubsecRound, Timelike, Utc};
 
-/// How far after its receipt an event may claim to have happened. Beyond that
-/// the claim is not believed.
-pub const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
+use crate::call::event::MAX_AHEAD;
 
 /// When the event happened, to the microsecond: what the last line that begins
 /// with `Time:` says, at the provider's `offset` from UTC. `None` where there is
