@@ -89,25 +89,29 @@ impl TryFrom<CallRow> for StoredCall {
 }
 
 /// Selects calls as [`CallRow`]s: the columns, written once for what follows them
-/// and its arguments.
+/// and its arguments. What follows may come in pieces.
 macro_rules! select_calls {
-    ($following:literal, $($argument:expr),+ $(,)?) => {
+    ($($following:literal)+, $($argument:expr),+ $(,)?) => {
         sqlx::query_as!(
             CallRow,
             r#"
-            select calls.project_id, calls.call_id, calls.version,
-                calls.direction as "direction: Direction", calls.status as "status: Status",
-                calls.attempts::text as "attempts!", calls.client_id,
-                calls.provider_status, calls.has_errors, calls.event_count, calls.anomaly_count,
+            select calls.project_id as "project_id!", calls.call_id as "call_id!",
+                calls.version as "version!", calls.direction as "direction: Direction",
+                calls.status as "status!: Status", calls.attempts::text as "attempts!",
+                calls.client_id, calls.provider_status, calls.has_errors as "has_errors!",
+                calls.event_count as "event_count!", calls.anomaly_count as "anomaly_count!",
                 calls.microseconds_in_status::text as "microseconds_in_status!",
-                calls.status_since, calls.first_event_at, calls.last_event_at,
-                calls.last_event_rank, calls.last_event_fingerprint, calls.ended_at,
-                calls.updated_at, calls.last_delivered_at
-            "# + $following,
+                calls.status_since, calls.first_event_at as "first_event_at!",
+                calls.last_event_at as "last_event_at!",
+                calls.last_event_rank as "last_event_rank!",
+                calls.last_event_fingerprint as "last_event_fingerprint!", calls.ended_at,
+                calls.updated_at as "updated_at!", calls.last_delivered_at as "last_delivered_at!"
+            "# $(+ $following)+,
             $($argument),+
         )
     };
 }
+pub(super) use select_calls;
 
 /// A question for a call: the calls of that id, one in each of those projects
 /// that has one.

@@ -7,6 +7,10 @@
 //! | `recent` | the calls that a writer wrote last |
 //! | `write` | the one statement that writes a batch |
 //! | [`calls`] | the table `calls`: its rows, and looking one up |
+//! | [`lists`] | lists of calls |
+//! | `filter` | which calls are listed |
+//! | [`shelf`] | how the calls stand in the indexes that lists are read from |
+//! | [`past`] | calls as they were known at a time |
 //! | [`events`] | the table `events`: its rows, and a call's history |
 //! | [`quarantine`] | the table `quarantine`: its entries, and how many there may be |
 //! | [`api_keys`] | the table `api_keys` |
@@ -32,9 +36,13 @@ mod codec;
 pub mod connection;
 pub mod events;
 pub mod export;
+mod filter;
+pub mod lists;
+pub mod past;
 pub mod quarantine;
 mod recent;
 pub mod record;
+pub mod shelf;
 mod write;
 
 pub use bucket::Buckets;

@@ -75,7 +75,12 @@ pub(super) async fn write<'a>(
                 last_event_fingerprint = excluded.last_event_fingerprint,
                 ended_at = excluded.ended_at,
                 updated_at = excluded.updated_at,
-                last_delivered_at = excluded.last_delivered_at
+                last_delivered_at = excluded.last_delivered_at,
+                moved_at = case
+                    when excluded.first_event_at < stored.first_event_at
+                        then excluded.last_delivered_at
+                    else stored.moved_at
+                end
             where stored.version = excluded.version - 1
             returning stored.call_id, stored.project_id
         ),

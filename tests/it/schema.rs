@@ -7,7 +7,10 @@ use callstate::{
     access::Scope,
     call::{CallId, CallKey, Direction, Disposition, ProjectId, Status},
     postgres::binaries::Programs,
-    store::{Buckets, MIGRATOR},
+    store::{
+        Buckets, MIGRATOR,
+        shelf::{self, Shelf},
+    },
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, postgres::PgQueryResult};
 
@@ -83,6 +86,41 @@ async fn the_enums_of_postgres_have_the_names_of_the_program() {
         .await
         .unwrap();
         assert_eq!(stored, values, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_program_and_postgres_agree_on_the_shelf_of_a_call() {
+    let database = Database::create().await;
+    let shelves = sqlx::query!(
+        r#"
+        insert into calls (
+            bucket, call_id, project_id, version, direction, status, attempts, has_errors,
+            event_count, anomaly_count, microseconds_in_status, first_event_at, last_event_at,
+            last_event_rank, last_event_fingerprint, updated_at, last_delivered_at
+        )
+        select 0, row_number() over (), 'p', 1, direction, status, '[]', has_errors, 1, anomalies,
+            '{}', now(), now(), 0, '', now(), now()
+        from unnest(enum_range(null::call_status)) as status
+        cross join unnest(enum_range(null::call_direction) || null::call_direction) as direction
+        cross join (values (false), (true)) as errors (has_errors)
+        cross join generate_series(0, 2) as anomalies
+        returning direction as "direction: Direction", status as "status: Status", has_errors,
+            anomaly_count, outcome as "outcome!: Status", marks as "marks!"
+        "#
+    )
+    .fetch_all(&database.pool().await)
+    .await
+    .unwrap();
+    assert_eq!(shelves.len(), Status::ALL.len() * 3 * 2 * 3);
+    for row in shelves {
+        let shelf = Shelf {
+            outcome: shelf::outcome(row.status),
+            is_inbound: row.direction == Some(Direction::Inbound),
+            has_errors: row.has_errors,
+            is_anomalous: row.anomaly_count > 0,
+        };
+        assert_eq!((row.outcome, row.marks), (shelf.outcome, shelf.marks()), "{shelf:?}");
     }
 }
 

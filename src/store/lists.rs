@@ -1,0 +1,358 @@
+//! Lists of calls: filtered, newest first, page by page.
+//!
+//! A list is in the order of `first_event_at`, and of calls that began at the
+//! same time in the order of their keys; both descending. It is read from one
+//! index that the filter chooses ([`Filter`]), in each of which the calls stand
+//! on shelves ([`super::shelf`]): a shelf is in the order of the list, so the
+//! shelves that a filter leaves are merged, and no more is read of each than is
+//! shown.
+//!
+//! What always holds: a call that is in the list when its first page is read,
+//! and as long as the list is read, comes once. The place of a call only ever
+//! moves back, when an event comes late that happened before all that it had. So
+//! none is passed over; and lest one come again, a call that has moved since the
+//! first page was read is listed where it stood then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+
+use super::{
+    Error,
+    bucket::Buckets,
+    calls::{CallRow, StoredCall, select_calls},
+    events::{self, StoredEvent},
+    filter::Source,
+    shelf::Shelf,
+};
+use crate::{
+    access::Projects,
+    call::{CallKey, CallSid, ClientId, Direction, Event, ProjectId, Status},
+};
+
+pub use super::filter::Filter;
+
+/// How long ago a list may have been begun for calls that have moved since to be
+/// told apart: so much has to be looked through at most.
+const MAX_LIST_AGE: TimeDelta = TimeDelta::days(1);
+
+/// The place of a call in any list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// When its first event happened.
+    pub first_event_at: DateTime<Utc>,
+    /// The call.
+    pub key: CallKey,
+}
+
+/// How far a list has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// When its first page was read.
+    pub since: DateTime<Utc>,
+    /// The last place that was shown.
+    pub after: Place,
+}
+
+/// What each statement is asked with.
+struct Asked<'a> {
+    buckets: Vec<i32>,
+    outcomes: Vec<&'static str>,
+    marks: Vec<i16>,
+    /// In it and after it.
+    from: Option<DateTime<Utc>>,
+    /// Before this place.
+    until: Option<DateTime<Utc>>,
+    call_id: &'a str,
+    project_id: &'a str,
+    statuses: Option<Vec<&'static str>>,
+    delivered_by: Option<DateTime<Utc>>,
+    /// Not moved after this.
+    moved_by: Option<DateTime<Utc>>,
+    limit: i64,
+}
+
+/// The next calls of a list, at most `limit`, each with the place where it is
+/// listed. `now` bounds how long a list is read.
+///
+/// # Errors
+///
+/// Where the database cannot be asked, or a row cannot be.
+pub async fn page(
+    pool: &PgPool,
+    buckets: Buckets,
+    filter: &Filter,
+    progress: Option<&Progress>,
+    now: DateTime<Utc>,
+    limit: u16,
+) -> Result<Vec<(Place, StoredCall)>, Error> {
+    let shelves: Vec<Shelf> = filter.shelves().collect();
+    if shelves.is_empty() || filter.projects == Projects::Only(BTreeSet::new()) {
+        return Ok(Vec::new());
+    }
+    let after = progress.map(|progress| &progress.after);
+    // What began at the end of the filter is not listed, whatever its key.
+    let ends_first = |place: &&Place| filter.until().is_none_or(|end| place.first_event_at < end);
+    let after = after.filter(ends_first);
+    let asked = Asked {
+        buckets: buckets.all(),
+        outcomes: shelves.iter().map(|shelf| shelf.outcome.as_str()).collect(),
+        marks: shelves.iter().map(|shelf| shelf.marks()).collect(),
+        from: filter.from,
+        until: after.map(|place| place.first_event_at).or(filter.until()),
+        call_id: after.map_or("", |place| place.key.call_id.as_str()),
+        project_id: after.map_or("", |place| place.key.project_id.as_str()),
+        statuses: filter.statuses(),
+        delivered_by: filter.delivered_by,
+        moved_by: progress.map(|progress| progress.since.max(now - MAX_LIST_AGE)),
+        limit: i64::from(limit),
+    };
+    let rows = match filter.source() {
+        Source::Dial(call_sid) => of_dial(pool, &asked, filter, call_sid).await?,
+        Source::Client(client_id) => of_client(pool, &asked, filter, client_id).await?,
+        Source::Projects(projects) => of_projects(pool, &asked, projects).await?,
+        Source::All => of_all(pool, &asked, filter).await?,
+    };
+    let mut listed = BTreeMap::new();
+    for row in rows {
+        let stored = StoredCall::try_from(row)?;
+        let first_event_at = stored.call.first_event_at;
+        listed.insert(Place { first_event_at, key: stored.key.clone() }, stored);
+    }
+    // Read after the others: what moves in between was listed where it stood, and is found there
+    // again.
+    if let Some(moved_by) = asked.moved_by {
+        for row in moved(pool, &asked, filter).await? {
+            let stored = StoredCall::try_from(row)?;
+            let stood = stood_at(pool, buckets, &stored, moved_by).await?;
+            listed.insert(Place { first_event_at: stood, key: stored.key.clone() }, stored);
+        }
+    }
+    Ok(listed.into_iter().rev().take(usize::from(limit)).collect())
+}
+
+/// Where a call stood in lists at that time; where it stands now if it was not
+/// there yet.
+async fn stood_at(
+    pool: &PgPool,
+    buckets: Buckets,
+    stored: &StoredCall,
+    at: DateTime<Utc>,
+) -> Result<DateTime<Utc>, Error> {
+    let key = &stored.key;
+    let mut events = events::of_calls(pool, buckets.of(key), &[key]).await?;
+    let events = events.remove(key).unwrap_or_default();
+    let known = events.iter().map(|StoredEvent { event, .. }| event);
+    let known = known.filter(|event| event.received_at <= at);
+    Ok(known.map(Event::effective_at).min().unwrap_or(stored.call.first_event_at))
+}
+
+/// Merges the shelves of an index: `$of` names the index by its columns, `$from`
+/// what is merged for each of.
+///
+/// A statement has an arm for each shelf that there is; one that the filter does
+/// not leave is null, and not looked at.
+macro_rules! merge_shelves {
+    ($from:literal, $of:literal, $asked:ident, $($narrowed:expr),+) => {
+        merge_shelves!(@ [
+            "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11" "12" "13" "14" "15" "16" "17" "18" "19"
+            "20" "21" "22" "23" "24" "25" "26" "27" "28" "29" "30" "31" "32" "33" "34" "35" "36"
+            "37" "38" "39" "40" "41" "42" "43" "44" "45" "46" "47" "48" "49" "50" "51" "52" "53"
+            "54" "55" "56"
+        ], $from, $of, $asked, $($narrowed),+)
+    };
+    (@ [$($shelf:literal)+], $from:literal, $of:literal, $asked:ident, $($narrowed:expr),+) => {
+        select_calls!(
+            "from " $from " cross join lateral ("
+            $("(
+                select * from calls
+                where bucket = wanted_bucket and " $of "
+                    and outcome = ($2::text[])[" $shelf "]::call_status
+                    and marks = ($3::smallint[])[" $shelf "]
+                    and (first_event_at, call_id, project_id)
+                        < (coalesce($5::timestamptz, 'infinity'), $6::text, $7::text)
+                    and first_event_at >= coalesce($4::timestamptz, '-infinity')
+                    and ($8::text[] is null or status::text = any($8))
+                    and ($9::timestamptz is null or last_delivered_at <= $9)
+                    and (moved_at is null or moved_at <= coalesce($10::timestamptz, 'infinity'))
+                order by first_event_at desc, call_id desc, project_id desc
+            )
+            ")"union all"+
+            "
+                order by first_event_at desc, call_id desc, project_id desc
+                limit $11
+            ) as calls
+            order by calls.first_event_at desc, calls.call_id desc, calls.project_id desc
+            limit $11
+            ",
+            &$asked.buckets,
+            &$asked.outcomes as &[&str],
+            &$asked.marks,
+            $asked.from,
+            $asked.until,
+            $asked.call_id,
+            $asked.project_id,
+            $asked.statuses.as_deref() as Option<&[&str]>,
+            $asked.delivered_by,
+            $asked.moved_by,
+            $asked.limit,
+            $($narrowed),+
+        )
+    };
+}
+
+/// Calls of all projects.
+async fn of_all(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Result<Vec<CallRow>> {
+    let projects = filter.projects.ids();
+    merge_shelves!(
+        "unnest($1::int[]) as wanted_bucket",
+        "($12::text[] is null or project_id = any($12))",
+        asked,
+        projects as Option<Vec<&str>>
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Calls of these projects.
+async fn of_projects(
+    pool: &PgPool,
+    asked: &Asked<'_>,
+    projects: &BTreeSet<ProjectId>,
+) -> sqlx::Result<Vec<CallRow>> {
+    let projects: Vec<&str> = projects.iter().map(ProjectId::as_str).collect();
+    merge_shelves!(
+        "unnest($1::int[]) as wanted_bucket cross join unnest($12::text[]) as wanted_project",
+        "project_id = wanted_project",
+        asked,
+        &projects as &[&str]
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Calls of a party.
+async fn of_client(
+    pool: &PgPool,
+    asked: &Asked<'_>,
+    filter: &Filter,
+    client_id: &ClientId,
+) -> sqlx::Result<Vec<CallRow>> {
+    let projects = filter.projects.ids();
+    merge_shelves!(
+        "unnest($1::int[]) as wanted_bucket",
+        "client_id = $12 and ($13::text[] is null or project_id = any($13))",
+        asked,
+        client_id.as_str(),
+        projects as Option<Vec<&str>>
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Picks calls out of few, which come from `$from`.
+macro_rules! pick {
+    ($from:literal, $of:literal, $order:literal, $asked:ident, $filter:ident, $($narrowed:expr),+) => {
+        select_calls!(
+            $from "
+            where exists (
+                    select from unnest($2::text[], $3::smallint[]) as shelf (outcome, marks)
+                    where shelf.outcome = calls.outcome::text and shelf.marks = calls.marks
+                )
+                and ($8::text[] is null or calls.status::text = any($8))
+                and ($9::timestamptz is null or calls.last_delivered_at <= $9)
+                and calls.first_event_at >= coalesce($4::timestamptz, '-infinity')
+                and ($12::text[] is null or calls.project_id = any($12))
+                and ($13::text is null or calls.client_id = $13)
+                and (" $order ", calls.call_id, calls.project_id)
+                    < (coalesce($5::timestamptz, 'infinity'), $6::text, $7::text)
+                and " $of "
+            order by " $order " desc, calls.call_id desc, calls.project_id desc
+            limit $11
+            ",
+            &$asked.buckets,
+            &$asked.outcomes as &[&str],
+            &$asked.marks,
+            $asked.from,
+            $asked.until,
+            $asked.call_id,
+            $asked.project_id,
+            $asked.statuses.as_deref() as Option<&[&str]>,
+            $asked.delivered_by,
+            $asked.moved_by,
+            $asked.limit,
+            $filter.projects.ids() as Option<Vec<&str>>,
+            $filter.client_id.as_ref().map(ClientId::as_str),
+            $($narrowed),+
+        )
+    };
+}
+
+/// Calls of a dial.
+async fn of_dial(
+    pool: &PgPool,
+    asked: &Asked<'_>,
+    filter: &Filter,
+    call_sid: &CallSid,
+) -> sqlx::Result<Vec<CallRow>> {
+    pick!(
+        "
+        from (
+            select distinct bucket, call_id, project_id
+            from events
+            where bucket = any($1) and call_sid = $14
+        ) as dialled
+        cross join lateral (
+            select *
+            from calls
+            where bucket = dialled.bucket and call_id = dialled.call_id
+                and project_id = dialled.project_id
+            -- looked up one by one, whatever the statistics say
+            offset 0
+        ) as calls
+        ",
+        "
+        -- an event may be about a dial that is none of the call's
+        attempts @> jsonb_build_array(jsonb_build_object('call_sid', $14))
+        and (moved_at is null or moved_at <= coalesce($10::timestamptz, 'infinity'))
+        ",
+        "calls.first_event_at",
+        asked,
+        filter,
+        call_sid.as_str()
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Calls that have moved since, by where they stood.
+async fn moved(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Result<Vec<CallRow>> {
+    let call_sid = filter.call_sid.as_ref().map(CallSid::as_str);
+    pick!(
+        "
+        from (
+            select *
+            from calls
+            where bucket = any($1) and moved_at > $10::timestamptz
+            -- the few first, whatever the statistics say
+            offset 0
+        ) as calls
+        cross join lateral (
+            select coalesce(min(effective_at), calls.first_event_at) as first_event_at
+            from events
+            where bucket = calls.bucket and call_id = calls.call_id
+                and project_id = calls.project_id and received_at <= $10
+        ) as stood
+        ",
+        "
+        ($14::text is null or attempts @> jsonb_build_array(jsonb_build_object('call_sid', $14)))
+        ",
+        "stood.first_event_at",
+        asked,
+        filter,
+        call_sid
+    )
+    .fetch_all(pool)
+    .await
+}
