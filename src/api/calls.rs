@@ -1,27 +1,35 @@
-//! `GET /calls/{call_id}`: one call.
+//! `GET /calls/{call_id}`: one call, as it is or as it was known at a time.
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::State, http::Uri};
+use axum::{
+    extract::State,
+    http::{HeaderMap, Uri},
+    response::Response,
+};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    Problem, Shared,
+    Problem, Service, Shared,
     caller::Caller,
     openapi::{
         answers::{Answers, problems},
         example,
     },
-    query::{CallIdInPath, InProject, Query},
+    query::{CallIdInPath, InProject, Query, read_instant},
+    tag::tagged,
 };
 use crate::{
-    call::{Attempt, CallError, CallId, CallSid, ClientId, Direction, ProjectId, Status},
+    call::{
+        Attempt, Call, CallError, CallId, CallKey, CallSid, ClientId, Direction, ProjectId, Status,
+    },
     store::{
-        calls::{StoredCall, Wanted},
+        calls::Wanted,
         events::{self, ToldError},
+        past::known_at,
     },
 };
 
@@ -120,11 +128,11 @@ impl From<ToldError> for ErrorDocument {
 }
 
 impl CallDocument {
-    fn of(stored: StoredCall, errors: Vec<ToldError>) -> Self {
-        let call = stored.call;
+    fn of(key: CallKey, call: Call, errors: Vec<ToldError>) -> Self {
+        let CallKey { call_id, project_id } = key;
         Self {
-            call_id: stored.key.call_id,
-            project_id: stored.key.project_id,
+            call_id,
+            project_id,
             direction: call.direction,
             status: call.status,
             terminal: call.status.is_terminal(),
@@ -164,10 +172,20 @@ fn seconds(microseconds: i64) -> f64 {
     path = "/calls/{call_id}",
     operation_id = "get_call",
     tag = "calls",
-    params(CallIdInPath, InProject),
+    params(
+        CallIdInPath,
+        InProject,
+        ("as_of" = Option<DateTime<Utc>>, Query,
+         description = "Shows what was known at that time: the fold of the events received by then."),
+        ("If-None-Match" = Option<String>, Header,
+         description = "Tags of answers that the client has (RFC 9110)."),
+    ),
     responses(
         (status = 200, description = "The call.", body = CallDocument,
+         headers(("etag" = String, description = "Names this very answer.")),
          example = json!(example(include_str!("openapi/examples/call.json")))),
+        (status = 304, description = "The client has the answer.",
+         headers(("etag" = String, description = "Names this very answer."))),
         NoSuchCall,
     ),
     security((), ("api_key" = [])),
@@ -176,23 +194,52 @@ pub(super) async fn show(
     State(service): State<Shared>,
     caller: Caller,
     CallIdInPath(call_id): CallIdInPath,
+    headers: HeaderMap,
     uri: Uri,
-) -> Result<Json<CallDocument>, Problem> {
+) -> Result<Response, Problem> {
     let mut query = Query::of(&uri);
     let projects = caller.projects(query.take_project_id().as_ref());
+    let as_of = query.take("as_of", read_instant);
     query.finish()?;
-    let found = service.lookup.find(Wanted { call_id: call_id.clone(), projects }).await?;
-    let stored = only_one(found, &call_id, |stored| &stored.key.project_id)?;
-    let errors = if stored.call.has_errors {
-        // Those that the call had when it was read: of an event that came since, the rest of the
-        // answer knows nothing. What is received by one instance and committed late, with a clock
-        // behind another's, may show here a moment before it counts there.
-        let read_as_of = stored.call.updated_at;
-        events::errors(&service.pool, service.buckets, &stored.key, read_as_of, MAX_ERRORS).await?
-    } else {
-        Vec::new()
+    let found = match as_of {
+        Some(at) => known_at(&service.pool, service.buckets, &call_id, &projects, at).await?,
+        None => {
+            let wanted = Wanted { call_id: call_id.clone(), projects };
+            let found = service.lookup.find(wanted).await?;
+            found.into_iter().map(|stored| (stored.key, stored.call)).collect()
+        }
     };
-    Ok(Json(CallDocument::of(stored, errors)))
+    let call = only_one(found, &call_id, |(key, _)| &key.project_id)?;
+    let mut shown = documents(&service, vec![call], MAX_ERRORS).await?;
+    let document = shown.pop().ok_or_else(|| Problem::internal("a call was not shown"))?;
+    Ok(tagged(&headers, &document))
+}
+
+/// The calls with their errors, at most so many of each.
+pub(super) async fn documents(
+    service: &Service,
+    calls: Vec<(CallKey, Call)>,
+    max_errors: u16,
+) -> Result<Vec<CallDocument>, Problem> {
+    // Those that the call had when it was read: of an event that came since, the rest of the answer
+    // knows nothing. What is received by one instance and committed late, with a clock behind
+    // another's, may show here a moment before it counts there.
+    let asked: Vec<(&CallKey, DateTime<Utc>)> = calls
+        .iter()
+        .filter(|(_, call)| call.has_errors)
+        .map(|(key, call)| (key, call.updated_at))
+        .collect();
+    let told = events::errors(&service.pool, service.buckets, &asked, max_errors).await?;
+    let mut told = told.into_iter();
+    let mut errors_of =
+        |call: &Call| if call.has_errors { told.next() } else { None }.unwrap_or_default();
+    Ok(calls
+        .into_iter()
+        .map(|(key, call)| {
+            let errors = errors_of(&call);
+            CallDocument::of(key, call, errors)
+        })
+        .collect())
 }
 
 /// The call is not there, is one of several, or is not named well.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`webhooks`] | `POST /webhooks/{endpoint}` |
 //! | `calls` | `GET /calls/{call_id}` |
+//! | `list` | `GET /calls` |
 //! | `history` | `GET /calls/{call_id}/history` |
 //! | [`quarantine`] | `GET /quarantine`, `GET /quarantine/{id}`, `POST /quarantine/{id}/replay` |
 //! | `state_machine` | `GET /state-machine` |
@@ -30,6 +31,7 @@ pub mod edge;
 mod health;
 mod history;
 pub mod keyring;
+mod list;
 mod lookup;
 mod metrics;
 mod openapi;
@@ -38,6 +40,7 @@ mod problem;
 pub mod quarantine;
 mod query;
 mod state_machine;
+mod tag;
 pub mod tally;
 pub mod webhooks;
 
@@ -90,7 +93,7 @@ pub struct Service {
 }
 
 /// The templates of all routes: requests are counted by them.
-const ROUTES: [&str; 16] = [
+const ROUTES: [&str; 17] = [
     "/webhooks",
     "/webhooks/",
     "/webhooks/{endpoint}",
@@ -99,6 +102,7 @@ const ROUTES: [&str; 16] = [
     "/health/live",
     "/health/ready",
     "/metrics",
+    "/calls",
     "/calls/{call_id}",
     "/calls/{call_id}/history",
     "/quarantine",
@@ -133,6 +137,7 @@ pub fn router(service: Service) -> Router {
     // The guard comes after their answer to other methods, which it guards too.
     let guarded = Router::new()
         .route("/metrics", get(metrics::show).layer(Extension(metrics::registry(&service))))
+        .route("/calls", get(list::list))
         .route("/calls/{call_id}", get(calls::show))
         .route("/calls/{call_id}/history", get(history::show))
         .route("/quarantine", get(quarantine::list))

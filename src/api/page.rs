@@ -19,7 +19,7 @@ use super::query::parameter;
 
 /// The first year of which Postgres holds each instant (4713 BC). Its last is
 /// beyond what chrono holds.
-const FIRST_YEAR: i32 = -4712;
+pub(super) const FIRST_YEAR: i32 = -4712;
 
 /// The parameters of what comes in pages: at most `MOST` on one, and `UNSAID`
 /// where it is not said.
@@ -60,10 +60,18 @@ pub(super) fn read_cursor<const N: usize, T>(
     cursor: &str,
     place: impl FnOnce([u8; N]) -> Option<T>,
 ) -> Result<T, String> {
+    read_long_cursor(cursor, |bytes| place(bytes.try_into().ok()?))
+}
+
+/// Reads a cursor of any length as `place` does.
+pub(super) fn read_long_cursor<T>(
+    cursor: &str,
+    place: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<T, String> {
     URL_SAFE_NO_PAD
         .decode(cursor)
         .ok()
-        .and_then(|bytes| place(bytes.try_into().ok()?))
+        .and_then(|bytes| place(&bytes))
         .ok_or_else(|| "is no cursor of this service".to_owned())
 }
 

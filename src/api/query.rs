@@ -2,12 +2,13 @@
 //! has a bad value is refused, and all such are named at once. An empty one
 //! counts as absent.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use axum::{
     extract::{FromRequestParts, Path},
     http::{Uri, request::Parts},
 };
+use chrono::{DateTime, SubsecRound, Utc};
 use utoipa::{
     IntoParams, ToSchema as _,
     openapi::{
@@ -17,7 +18,7 @@ use utoipa::{
 };
 
 use super::Problem;
-use crate::call::{CallId, ProjectId};
+use crate::call::{CallId, ProjectId, UnknownName};
 
 /// The parameters of a request that nobody has asked for yet, and what was
 /// wrong with those that were.
@@ -74,6 +75,25 @@ impl Query {
             Err(Problem::bad_parameter(self.faults.join("; ")))
         }
     }
+}
+
+/// Reads `true` or `false`.
+pub(super) fn read_flag(flag: &str) -> Result<bool, String> {
+    flag.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+/// Reads a name of one of the domain's enums.
+pub(super) fn read_name<T: FromStr<Err = UnknownName>>(name: &str) -> Result<T, String> {
+    name.parse().map_err(|unknown: UnknownName| unknown.to_string())
+}
+
+/// Reads a time ([RFC 3339]), to the microsecond.
+///
+/// [RFC 3339]: https://www.rfc-editor.org/rfc/rfc3339
+pub(super) fn read_instant(time: &str) -> Result<DateTime<Utc>, String> {
+    DateTime::parse_from_rfc3339(time)
+        .map(|time| time.to_utc().trunc_subsecs(6))
+        .map_err(|_| "must be a time such as 2026-05-12T10:24:00Z, with %2B for +".to_owned())
 }
 
 /// The call that the path names.

@@ -434,8 +434,9 @@ pub async fn history(
     rows.into_iter().map(|row| Ok(row.read()?.1)).collect()
 }
 
-/// The first errors that the events of a call told, in fold order, at most
-/// `limit`; of the events that were received by `received_by`.
+/// The first errors that the events of some calls told, in fold order, at most
+/// `limit` of each; of the events that were received by the time beside the call.
+/// The answers are in the order of the calls.
 ///
 /// # Errors
 ///
@@ -443,36 +444,53 @@ pub async fn history(
 pub async fn errors(
     executor: impl PgExecutor<'_>,
     buckets: Buckets,
-    key: &CallKey,
-    received_by: DateTime<Utc>,
+    asked: &[(&CallKey, DateTime<Utc>)],
     limit: u16,
-) -> Result<Vec<ToldError>, Error> {
+) -> Result<Vec<Vec<ToldError>>, Error> {
+    let mut told: Vec<Vec<ToldError>> = asked.iter().map(|_| Vec::new()).collect();
+    if asked.is_empty() {
+        return Ok(told);
+    }
+    let keys: Vec<&CallKey> = asked.iter().map(|(key, _)| *key).collect();
+    let of_bucket: Vec<i32> = keys.iter().map(|key| buckets.of(key)).collect();
+    let (call_ids, project_ids) = columns(&keys);
+    let received_by: Vec<DateTime<Utc>> = asked.iter().map(|(_, at)| *at).collect();
     let rows = sqlx::query!(
         r#"
-        select event_id as "event_id!", error as "error!: Json<CallError>"
-        from (
-            select event_id, errors
-            from events
-            where bucket = $1 and call_id = $2 and project_id = $3
-                and errors is not null and received_at <= $4
-            order by effective_at, rank, fingerprint
-            -- each tells one at least
+        select asked.place as "place!", event_id as "event_id!",
+            error as "error!: Json<CallError>"
+        from unnest($1::int[], $2::text[], $3::text[], $4::timestamptz[]) with ordinality
+            as asked (bucket, call_id, project_id, received_by, place)
+        cross join lateral (
+            select event_id, error
+            from (
+                select event_id, errors
+                from events
+                where bucket = asked.bucket and call_id = asked.call_id
+                    and project_id = asked.project_id
+                    and errors is not null and received_at <= asked.received_by
+                order by effective_at, rank, fingerprint
+                -- each tells one at least
+                limit $5
+            ) as telling
+            -- expanded one after the other, in their order, until there are enough
+            cross join lateral jsonb_array_elements(errors) as error
             limit $5
-        ) as telling
-        -- expanded one after the other, in their order, until there are enough
-        cross join lateral jsonb_array_elements(errors) as error
-        limit $5
+        ) as told
         "#,
-        buckets.of(key),
-        key.call_id.as_str(),
-        key.project_id.as_str(),
-        received_by,
+        &of_bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+        &received_by,
         i64::from(limit),
     )
     .fetch_all(executor)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ToldError { event_id: row.event_id, error: row.error.0 })
-        .collect())
+    for row in rows {
+        let place = usize::try_from(row.place - 1).ok();
+        if let Some(told) = place.and_then(|place| told.get_mut(place)) {
+            told.push(ToldError { event_id: row.event_id, error: row.error.0 });
+        }
+    }
+    Ok(told)
 }

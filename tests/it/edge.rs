@@ -224,7 +224,11 @@ async fn every_answer_tells_browsers_to_make_nothing_more_of_it() {
             ("referrer-policy", "no-referrer"),
             ("x-frame-options", "DENY"),
             ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
-            ("cache-control", "no-store"),
+            // What has a version may be kept and asked about.
+            (
+                "cache-control",
+                if answer.header("etag").is_empty() { "no-store" } else { "private, no-cache" },
+            ),
             ("server", ""),
             ("access-control-allow-origin", ""),
         ] {

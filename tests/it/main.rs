@@ -1,5 +1,6 @@
 //! Tests of the whole program against a real Postgres.
 
+mod asking;
 mod audit;
 mod authentication;
 mod calls;
@@ -14,6 +15,8 @@ mod hostile;
 mod import;
 mod keyring;
 mod keys;
+mod list_plans;
+mod lists;
 mod managed_postgres;
 mod metrics;
 mod openapi;

@@ -108,6 +108,10 @@ async fn what_is_answered_is_what_is_described() {
         described.check("post", "/webhooks/{endpoint}", &answer);
     }
     for (path, question) in [
+        ("/calls", "/calls"),
+        ("/calls", "/calls?limit=2&status=BUSY,COMPLETED"),
+        ("/calls", "/calls?limit=0"),
+        ("/calls/{call_id}", "/calls/out-08?as_of=2999-01-01T00:00:00Z"),
         ("/calls/{call_id}", "/calls/nobody"),
         ("/calls/{call_id}", "/calls/twice"),
         ("/calls/{call_id}", "/calls/twice?project_id=p-1"),
@@ -284,6 +288,8 @@ async fn the_examples_are_what_is_answered() {
     assert_eq!(lasting(taken), of("post", "/webhooks/{endpoint}"));
     let call = service.get("/calls/call-1").await.ok();
     assert_eq!(lasting(call), of("get", "/calls/{call_id}"));
+    let list = service.get("/calls?client_id=client-7&direction=outbound").await.ok();
+    assert_eq!(lasting(list), of("get", "/calls"));
     let history = service.get("/calls/call-1/history?limit=2").await.ok();
     assert_eq!(lasting(history), of("get", "/calls/{call_id}/history"));
 

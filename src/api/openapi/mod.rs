@@ -40,7 +40,7 @@ use utoipa::{
 };
 
 use super::{
-    Problem, calls, health, history, metrics, problem::Body, quarantine, query::Query,
+    Problem, calls, health, history, list, metrics, problem::Body, quarantine, query::Query,
     state_machine, webhooks,
 };
 use crate::{
@@ -67,6 +67,7 @@ pub(super) const API_KEY: &str = "api_key";
     servers((url = "/", description = "where this document comes from")),
     paths(
         webhooks::take,
+        list::list,
         calls::show,
         history::show,
         state_machine::show,

@@ -1,0 +1,242 @@
+//! `GET /calls`: calls, filtered, newest first.
+//!
+//! A cursor is a place in the order that all lists have, and the time when the
+//! list was begun. It does not hold the filter: with another one, it goes on from
+//! that place in another list.
+
+use std::collections::BTreeSet;
+
+use axum::{Json, extract::State, http::Uri};
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
+use serde::Serialize;
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{
+        ArrayBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, Schema, SchemaFormat, Type,
+        path::{Parameter, ParameterIn, ParameterStyle},
+    },
+};
+
+use super::{
+    Problem, Shared,
+    caller::Caller,
+    calls::{CallDocument, documents},
+    openapi::{answers::BadParameter, example},
+    page::{
+        FIRST_YEAR, Paging, cut, read_limit, read_long_cursor, read_time, write_cursor, write_time,
+    },
+    query::{Query, parameter, read_flag, read_instant, read_name},
+};
+use crate::{
+    call::{CallId, CallKey, CallSid, ClientId, Direction, ProjectId, Status},
+    store::lists::{Filter, Place, Progress, page},
+};
+
+/// The most calls on a page.
+const MAX_LIMIT: u16 = 500;
+
+/// The calls on a page, unless it is said.
+const DEFAULT_LIMIT: u16 = 50;
+
+/// The most errors of each call that are shown: the first. The call alone shows
+/// more.
+const MAX_ERRORS: u16 = 10;
+
+/// A page of calls, the newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CallPage)]
+pub(super) struct ListDocument {
+    /// The calls, each with its first 10 errors at most.
+    calls: Vec<CallDocument>,
+    /// The `cursor` of the next page; null at the end.
+    next_cursor: Option<String>,
+}
+
+/// The parameters that say which calls are listed.
+pub(super) struct Filters;
+
+impl IntoParams for Filters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let named = |name: &str| RefOr::<Schema>::from(Ref::from_schema_name(name));
+        let flag = || ObjectBuilder::new().schema_type(Type::Boolean).into();
+        let time = || {
+            let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+            ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
+        };
+        let text = || ObjectBuilder::new().schema_type(Type::String).into();
+        let statuses = ArrayBuilder::new().items(named(&Status::name()));
+        let filters: [(&str, &str, RefOr<Schema>); 10] = [
+            ("terminal", "Those that have ended, at least for now, or are under way.", flag()),
+            ("direction", "Those that were dialled so.", named(&Direction::name())),
+            ("project_id", "Those of this project.", named(&ProjectId::name())),
+            ("client_id", "Those of this party.", named(&ClientId::name())),
+            ("call_sid", "Those of which an attempt is this dial.", named(&CallSid::name())),
+            ("has_errors", "Those that have errors, or have none.", flag()),
+            (
+                "anomalous",
+                "Those with forced, conflicting or unrecognized events, or without any.",
+                flag(),
+            ),
+            (
+                "stalled_for",
+                "Those under way for which no delivery came for so long, such as `15m`.",
+                text(),
+            ),
+            ("from", "Those that began then or later.", time()),
+            ("to", "Those that began before.", time()),
+        ];
+        let mut parameters: Vec<Parameter> = filters
+            .into_iter()
+            .map(|(name, meaning, schema)| parameter(name, ParameterIn::Query, meaning, schema))
+            .collect();
+        let mut status = parameter(
+            "status",
+            ParameterIn::Query,
+            "Those that stand in one of these, separated by commas.",
+            statuses,
+        );
+        status.style = Some(ParameterStyle::Form);
+        status.explode = Some(false);
+        parameters.insert(0, status);
+        parameters
+    }
+}
+
+/// Calls
+///
+/// Those that all filters leave, the newest `first_event_at` first.
+#[utoipa::path(
+    get,
+    path = "/calls",
+    operation_id = "list_calls",
+    tag = "calls",
+    params(Filters, Paging::<MAX_LIMIT, DEFAULT_LIMIT>),
+    responses(
+        (status = 200, description = "A page of calls.", body = ListDocument,
+         example = json!(example(include_str!("openapi/examples/calls.json")))),
+        BadParameter,
+    ),
+    security((), ("api_key" = [])),
+)]
+pub(super) async fn list(
+    State(service): State<Shared>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Json<ListDocument>, Problem> {
+    let now = service.clock.now();
+    let mut query = Query::of(&uri);
+    let filter = take_filter(&mut query, &caller, now);
+    let limit = query.take("limit", |limit| read_limit(limit, MAX_LIMIT)).unwrap_or(DEFAULT_LIMIT);
+    let progress = query.take("cursor", read_progress);
+    query.finish()?;
+
+    let (pool, buckets) = (&service.pool, service.buckets);
+    // One more than is shown tells whether there is a next page.
+    let mut listed = page(pool, buckets, &filter, progress.as_ref(), now, limit + 1).await?;
+    let since = progress.map_or(now, |progress| progress.since);
+    let next_cursor = cut(&mut listed, limit).map(|(last, _)| write_progress(since, last));
+    let calls = listed.into_iter().map(|(_, stored)| (stored.key, stored.call)).collect();
+    Ok(Json(ListDocument { calls: documents(&service, calls, MAX_ERRORS).await?, next_cursor }))
+}
+
+/// The calls that are asked for, of those that the caller may see.
+fn take_filter(query: &mut Query, caller: &Caller, now: DateTime<Utc>) -> Filter {
+    let project_id = query.take_project_id();
+    let statuses = query.take("status", read_statuses);
+    let terminal = query.take("terminal", read_flag);
+    let delivered_by = query.take("stalled_for", |stalled_for| read_stalled_for(stalled_for, now));
+    let is_wanted = |status: &Status| {
+        statuses.as_ref().is_none_or(|statuses| statuses.contains(status))
+            && terminal.is_none_or(|terminal| status.is_terminal() == terminal)
+            && (delivered_by.is_none() || !status.is_terminal())
+    };
+    Filter {
+        projects: caller.projects(project_id.as_ref()),
+        statuses: Status::ALL.iter().copied().filter(is_wanted).collect(),
+        direction: query.take("direction", read_name),
+        client_id: query
+            .take("client_id", |value| ClientId::new(value).map_err(|why| why.to_string())),
+        call_sid: query
+            .take("call_sid", |value| CallSid::new(value).map_err(|why| why.to_string())),
+        has_errors: query.take("has_errors", read_flag),
+        is_anomalous: query.take("anomalous", read_flag),
+        delivered_by,
+        from: query.take("from", read_instant),
+        to: query.take("to", read_instant),
+    }
+}
+
+fn read_statuses(statuses: &str) -> Result<BTreeSet<Status>, String> {
+    statuses.split(',').map(read_name).collect()
+}
+
+/// The time by which the last delivery came for what is stalled for so long.
+fn read_stalled_for(stalled_for: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
+    humantime::parse_duration(stalled_for)
+        .ok()
+        .and_then(|duration| TimeDelta::from_std(duration).ok())
+        .and_then(|duration| now.checked_sub_signed(duration))
+        .filter(|by| by.year() >= FIRST_YEAR)
+        .ok_or_else(|| "must be a duration such as 90s, 15m or 2h".to_owned())
+}
+
+fn write_progress(since: DateTime<Utc>, Place { first_event_at, key }: &Place) -> String {
+    // Identifiers hold no control characters.
+    let key = format!("{}\n{}", key.call_id, key.project_id);
+    write_cursor(&[&write_time(since), &write_time(*first_event_at), key.as_bytes()])
+}
+
+fn read_progress(cursor: &str) -> Result<Progress, String> {
+    read_long_cursor(cursor, |bytes| {
+        let (since, rest) = bytes.split_first_chunk::<8>()?;
+        let (first_event_at, key) = rest.split_first_chunk::<8>()?;
+        let (call_id, project_id) = str::from_utf8(key).ok()?.split_once('\n')?;
+        let key = CallKey {
+            call_id: CallId::new(call_id).ok()?,
+            project_id: ProjectId::new(project_id).ok()?,
+        };
+        let after = Place { first_event_at: read_time(*first_event_at)?, key };
+        Some(Progress { since: read_time(*since)?, after })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_as_it_was_written(
+            since in -62_135_596_800_000_000..253_402_300_799_000_000i64,
+            at in -62_135_596_800_000_000..253_402_300_799_000_000i64,
+            call_id in "[^\\pC]{1,255}",
+            project_id in "[^\\pC]{1,255}",
+        ) {
+            let since = DateTime::from_timestamp_micros(since).unwrap();
+            let key = CallKey {
+                call_id: CallId::new(call_id).unwrap(),
+                project_id: ProjectId::new(project_id).unwrap(),
+            };
+            let after = Place { first_event_at: DateTime::from_timestamp_micros(at).unwrap(), key };
+            let cursor = write_progress(since, &after);
+            prop_assert_eq!(read_progress(&cursor), Ok(Progress { since, after }));
+        }
+
+        #[test]
+        fn anything_else_is_refused(cursor in ".{0,64}") {
+            let _ = read_progress(&cursor);
+        }
+    }
+
+    #[test]
+    fn a_call_is_stalled_for_a_duration_that_time_has_room_for() {
+        let now = DateTime::UNIX_EPOCH;
+        assert_eq!(read_stalled_for("15m", now), Ok(now - TimeDelta::minutes(15)));
+        assert_eq!(read_stalled_for("1h 30m", now), Ok(now - TimeDelta::minutes(90)));
+        for none in ["15", "-15m", "soon", "20000y", "600000000000y"] {
+            assert!(read_stalled_for(none, now).is_err(), "{none}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What a list reads: about as much as it shows, whatever its filters are.
+//!
+//! Asked of the store itself over one connection, so that Postgres tells what each list has read.
+
+use std::{path::Path, process::Command};
+
+use callstate::{
+    access::Projects,
+    call::{CallSid, ClientId, Direction, ProjectId, Status},
+    postgres::binaries::Programs,
+    store::{
+        Buckets, connection,
+        lists::{Filter, Progress, page},
+        shelf,
+    },
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::support::Database;
+
+/// How many calls are stored, and how many of them are under way.
+const CALLS: u32 = 30_000;
+const LIVE: u32 = 3_000;
+
+const PAGE: u16 = 50;
+
+/// Stores the calls that the benchmark of lists does, fewer of them.
+async fn filled() -> Database {
+    let database = Database::create().await;
+    let programs = Programs::installed(None, Path::new("/nowhere")).expect("Postgres is installed");
+    let loader = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/load/calls.sql");
+    let output = Command::new(programs[0].dir.join("psql"))
+        .args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"])
+        .args(["--set", &format!("calls={CALLS}"), "--set", &format!("live={LIVE}")])
+        .args(["--file", loader, &database.url()])
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    database
+}
+
+/// A connection as the service has it.
+async fn connect(database: &Database) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(1)
+        .after_connect(|connection, _| Box::pin(connection::for_reading(connection)))
+        .connect(&database.url())
+        .await
+        .expect("the database accepts")
+}
+
+/// How many scans of whole tables there have been, and how many rows were fetched by indexes.
+async fn read(pool: &PgPool) -> (i64, i64) {
+    sqlx::query!("select pg_stat_force_next_flush()").fetch_one(pool).await.unwrap();
+    let row = sqlx::query!(
+        r#"
+        select sum(seq_scan)::bigint as "scans!", sum(idx_tup_fetch)::bigint as "fetched!"
+        from pg_stat_user_tables
+        where relname in ('calls', 'events')
+        "#
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    (row.scans, row.fetched)
+}
+
+fn everything() -> Filter {
+    Filter {
+        projects: Projects::All,
+        statuses: Status::ALL.iter().copied().collect(),
+        direction: None,
+        client_id: None,
+        call_sid: None,
+        has_errors: None,
+        is_anomalous: None,
+        delivered_by: None,
+        from: None,
+        to: None,
+    }
+}
+
+#[tokio::test]
+async fn no_list_reads_much_more_than_it_shows() {
+    let database = filled().await;
+    let pool = connect(&database).await;
+    let busiest = sqlx::query_scalar!(
+        r#"
+        select client_id as "client_id!" from calls
+        where client_id is not null group by client_id order by count(*) desc limit 1
+        "#
+    );
+    let client_id = ClientId::new(busiest.fetch_one(&pool).await.unwrap()).unwrap();
+    let dial = sqlx::query_scalar!(r#"select call_sid as "call_sid!" from events limit 1"#);
+    let call_sid = CallSid::new(dial.fetch_one(&pool).await.unwrap()).unwrap();
+    let now = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&pool).await.unwrap();
+
+    let projects = |numbers: &[u32]| {
+        let id = |number: &u32| ProjectId::new(format!("project-{number:02}")).unwrap();
+        Projects::Only(numbers.iter().map(id).collect())
+    };
+    let statuses = |statuses: &[Status]| statuses.iter().copied().collect();
+    let all = everything;
+    let inbound = Some(Direction::Inbound);
+    let frequent = [Status::Completed, Status::NoResponse];
+    let one = shelf::all().count();
+    for (name, filter, merges) in [
+        ("everything", all(), 1),
+        ("frequent statuses", Filter { statuses: statuses(&frequent), ..all() }, 1),
+        ("a rare status", Filter { statuses: statuses(&[Status::Expired]), ..all() }, 1),
+        ("inbound", Filter { direction: inbound, ..all() }, 1),
+        (
+            "inbound errors",
+            Filter { direction: inbound, statuses: statuses(&[Status::Error]), ..all() },
+            1,
+        ),
+        ("with errors", Filter { has_errors: Some(true), ..all() }, 1),
+        (
+            "completed with errors",
+            Filter { has_errors: Some(true), statuses: statuses(&[Status::Completed]), ..all() },
+            1,
+        ),
+        ("anomalous", Filter { is_anomalous: Some(true), ..all() }, 1),
+        ("a small project", Filter { projects: projects(&[40]), ..all() }, 1),
+        (
+            "a rare status of a large project",
+            Filter { projects: projects(&[1]), statuses: statuses(&[Status::Canceled]), ..all() },
+            1,
+        ),
+        ("three projects", Filter { projects: projects(&[1, 2, 40]), ..all() }, 3),
+        (
+            "a client",
+            Filter { client_id: Some(client_id), statuses: statuses(&frequent), ..all() },
+            1,
+        ),
+        ("a dial", Filter { call_sid: Some(call_sid), ..all() }, 1),
+        ("some days", Filter { to: Some(now - TimeDelta::days(100)), ..all() }, 1),
+    ] {
+        let asked = async |progress: Option<&Progress>| {
+            let before = read(&pool).await;
+            let shown = page(
+                &pool,
+                Buckets::of_database(&pool).await.unwrap(),
+                &filter,
+                progress,
+                now,
+                PAGE,
+            )
+            .await
+            .unwrap();
+            let after = read(&pool).await;
+            assert_eq!(after.0, before.0, "{name}: a table was scanned");
+            let fetched = usize::try_from(after.1 - before.1).unwrap();
+            // Of each shelf the first is looked at, to be merged.
+            let most = merges * (usize::from(PAGE) + one) + usize::from(PAGE);
+            assert!(fetched <= most, "{name}: {fetched} rows for {}", shown.len());
+            shown
+        };
+        let first = asked(None).await;
+        assert!(!first.is_empty(), "{name}: shows nothing");
+        let (last, _) = &first[first.len() / 2];
+        asked(Some(&Progress { since: now, after: last.clone() })).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_stalled_is_not_looked_for_among_calls_that_have_just_begun() {
+    let database = filled().await;
+    let pool = connect(&database).await;
+    let now: DateTime<Utc> =
+        sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&pool).await.unwrap();
+    let live = Status::ALL.iter().copied().filter(|status| !status.is_terminal()).collect();
+    let delivered_by = Some(now - TimeDelta::minutes(30));
+    let filter = Filter { statuses: live, delivered_by, ..everything() };
+    let before = read(&pool).await;
+    let shown = page(&pool, Buckets::of_database(&pool).await.unwrap(), &filter, None, now, PAGE);
+    let shown = shown.await.unwrap();
+    let after = read(&pool).await;
+    assert_eq!(shown.len(), usize::from(PAGE));
+    assert_eq!(after.0, before.0);
+    assert!(after.1 - before.1 <= 2 * i64::from(PAGE), "{} rows", after.1 - before.1);
+}
