@@ -76,11 +76,17 @@ def look_up(base_url, connections, seconds, call_ids):
     return _wrk(base_url, "lookups.lua", connections, seconds, {"CALL_IDS": str(call_ids)})
 
 
-def _wrk(url, script, connections, seconds, environment):
+def ask(url, connections, seconds, headers=None):
+    """`GET` of the same URL over and over."""
+    return _wrk(url, "summary.lua", connections, seconds, {}, headers or {})
+
+
+def _wrk(url, script, connections, seconds, environment, headers=None):
     used = _children_processor_seconds()
     output = run(
         # One thread: it sends several times what any receiver takes, and leaves the processors to them.
-        ["wrk", "-t", 1, "-c", connections, "-d", f"{seconds}s", "--timeout", "10s", "-s", LOAD / script, url],
+        ["wrk", "-t", 1, "-c", connections, "-d", f"{seconds}s", "--timeout", "10s", "-s", LOAD / script,
+         *(word for name, value in (headers or {}).items() for word in ("-H", f"{name}: {value}")), url],
         env={**os.environ, "SUMMARY": str(LOAD / "summary.lua"), **environment},
         timeout=seconds + 60,
     )
