@@ -11,10 +11,12 @@ use super::Error;
 
 /// A look-up or a write by keys has one right plan, whatever the statistics say:
 /// the index. So it is planned once, and never in the belief that a table is
-/// small, which a plan from its first minutes would keep as the table grows.
+/// small, which a plan from its first minutes would keep as the table grows. A
+/// list is read in the order of its index, which a bitmap would lose.
 const BY_KEY: &str = "
     set plan_cache_mode = force_generic_plan;
     set enable_seqscan = off;
+    set enable_bitmapscan = off;
     set enable_hashjoin = off;
     set enable_mergejoin = off;
     set jit = off;
