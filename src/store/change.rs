@@ -9,7 +9,9 @@ use super::{
     events::{Derived, StoredEvent, as_int},
     record::Recorded,
 };
-use crate::call::{Call, CallKey, Delivery, Event, Fingerprint, Outcome, Receipts, Status, fold};
+use crate::call::{
+    Call, CallKey, Delivery, Direction, Event, Fingerprint, Outcome, Receipts, Status, fold,
+};
 
 /// What becomes of one call.
 pub(super) struct Change<'a> {
@@ -32,9 +34,29 @@ pub(super) struct Change<'a> {
     pub(super) fingerprints: Option<Vec<Fingerprint>>,
     /// What each of `new` did.
     pub(super) outcomes: Vec<Outcome>,
+    /// How the call stood once each of `new` was applied; where it was folded
+    /// again, as it stands after all of them.
+    pub(super) standings: Vec<Standing>,
     /// Stored events from which something else turns out to follow.
     pub(super) amended: Vec<(Fingerprint, Derived)>,
     pub(super) is_written: bool,
+}
+
+/// How a call stands, in short.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) direction: Option<Direction>,
+    pub(super) status: Status,
+    pub(super) attempt_count: usize,
+    pub(super) has_errors: bool,
+    pub(super) updated_at: DateTime<Utc>,
+}
+
+impl Standing {
+    fn of(call: &Call) -> Self {
+        let &Call { direction, status, has_errors, updated_at, .. } = call;
+        Self { direction, status, attempt_count: call.attempts.len(), has_errors, updated_at }
+    }
 }
 
 /// An event that the batch holds once or more.
@@ -97,6 +119,7 @@ impl<'a> Change<'a> {
             last_delivered_at: None,
             fingerprints: None,
             outcomes: Vec::new(),
+            standings: Vec::new(),
             amended: Vec::new(),
             is_written: false,
         }
@@ -160,14 +183,15 @@ impl<'a> Change<'a> {
         self.new.sort_by_key(|arrival| arrival.delivery.event.position());
         for arrival in &self.new {
             let event = &arrival.delivery.event;
-            let outcome = if let Some(call) = &mut self.call {
-                call.apply(event)
+            let (standing, outcome) = if let Some(call) = &mut self.call {
+                let outcome = call.apply(event);
+                (Standing::of(call), outcome)
             } else {
                 let (call, outcome) = Call::begin(event);
-                self.call = Some(call);
-                outcome
+                (Standing::of(self.call.insert(call)), outcome)
             };
             self.outcomes.push(outcome);
+            self.standings.push(standing);
         }
         self.learn();
         true
@@ -207,6 +231,7 @@ impl<'a> Change<'a> {
                 (derived != stored.derived).then_some((fingerprint, derived))
             })
             .collect();
+        self.standings = vec![Standing::of(&call); self.new.len()];
         self.call = Some(call);
         let delivered_at = history.iter().map(|stored| stored.last_delivered_at).max();
         self.last_delivered_at = self.last_delivered_at.max(delivered_at);
@@ -219,6 +244,12 @@ impl<'a> Change<'a> {
         if let Some(fingerprints) = &mut self.fingerprints {
             fingerprints.extend(self.new.iter().map(Arrival::fingerprint));
         }
+    }
+
+    /// The new events, what each did, and how the call then stood.
+    pub(super) fn told(&self) -> impl Iterator<Item = (&Arrival<'a>, &Outcome, &Standing)> {
+        let outcomes = self.outcomes.iter().zip(&self.standings);
+        self.new.iter().zip(outcomes).map(|(arrival, (outcome, call))| (arrival, outcome, call))
     }
 
     /// Tells what became of each delivery: the first of a new event made it, any

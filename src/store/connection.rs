@@ -22,6 +22,13 @@ const BY_KEY: &str = "
     set jit = off;
 ";
 
+/// What is read in the order of an index is read from where it begins, not
+/// gathered whole and sorted for the sake of its first page.
+const IN_ORDER: &str = "
+    set enable_bitmapscan = off;
+    set enable_sort = off;
+";
+
 /// Sets a connection up for looking up by keys.
 ///
 /// # Errors
@@ -29,6 +36,17 @@ const BY_KEY: &str = "
 /// Where the database refuses.
 pub async fn for_reading(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     conn.execute(BY_KEY).await?;
+    Ok(())
+}
+
+/// Sets a connection up for reading on in the order of an index.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn for_reading_on(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    for_reading(conn).await?;
+    conn.execute(IN_ORDER).await?;
     Ok(())
 }
 

@@ -14,6 +14,8 @@
 //! | [`events`] | the table `events`: its rows, and a call's history |
 //! | [`quarantine`] | the table `quarantine`: its entries, and how many there may be |
 //! | [`api_keys`] | the table `api_keys` |
+//! | [`epoch`](mod@epoch) | where the database has lived, for the order of a stream |
+//! | [`stream`] | the order in which events were stored, and reading on in it |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
 //! | [`export`] | whole ranges of calls, events and deliveries, as streams |
 //! | [`connection`] | what connections are set to |
@@ -34,6 +36,7 @@ pub mod calls;
 mod change;
 mod codec;
 pub mod connection;
+pub mod epoch;
 pub mod events;
 pub mod export;
 mod filter;
@@ -43,6 +46,7 @@ pub mod quarantine;
 mod recent;
 pub mod record;
 pub mod shelf;
+pub mod stream;
 mod write;
 
 pub use bucket::Buckets;

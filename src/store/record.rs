@@ -27,6 +27,7 @@ use super::{
     Error,
     calls::{self, CallRow, StoredCall},
     change::{Change, group},
+    epoch::{Epoch, epoch},
     events::{self, Amendment, Repetition, columns},
     recent::{Recent, Remembered},
     write::write,
@@ -62,13 +63,15 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct Recorder {
     recent: Recent,
+    /// That of the connection, asked for once.
+    epoch: Option<Epoch>,
     /// How often calls were decided again since this was last asked.
     contended_rounds: u64,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { recent: Recent::new(REMEMBERED_EVENTS), contended_rounds: 0 }
+        Self { recent: Recent::new(REMEMBERED_EVENTS), epoch: None, contended_rounds: 0 }
     }
 }
 
@@ -88,6 +91,10 @@ impl Recorder {
         batch: &[Delivery],
         recorded: &mut [Option<Recorded>],
     ) -> Result<(), Error> {
+        let epoch = match self.epoch {
+            Some(epoch) => epoch,
+            None => *self.epoch.insert(epoch(&mut *conn).await?),
+        };
         for round in 0..MAX_ROUNDS {
             let mut changes =
                 group(batch, (0..batch.len()).filter(|index| recorded[*index].is_none()));
@@ -100,13 +107,13 @@ impl Recorder {
                     for change in changes.values_mut() {
                         self.recall(change);
                     }
-                    change(&mut *conn, bucket, &mut changes).await?;
+                    change(&mut *conn, epoch, bucket, &mut changes).await?;
                 }
-                1 => change(&mut *conn, bucket, &mut changes).await?,
+                1 => change(&mut *conn, epoch, bucket, &mut changes).await?,
                 _ => {
                     let mut tx = conn.begin().await?;
                     lock(&mut tx, bucket, changes.keys().copied()).await?;
-                    change(&mut tx, bucket, &mut changes).await?;
+                    change(&mut tx, epoch, bucket, &mut changes).await?;
                     tx.commit().await?;
                 }
             }
@@ -183,6 +190,7 @@ async fn try_refold<'a>(
     bucket: i32,
     keys: &[&'a CallKey],
 ) -> Result<Vec<&'a CallKey>, Error> {
+    let epoch = epoch(&mut *conn).await?;
     let mut tx = conn.begin().await?;
     lock(&mut tx, bucket, keys.iter().copied()).await?;
     let versions = calls::versions(&mut *tx, bucket, keys).await?;
@@ -194,7 +202,7 @@ async fn try_refold<'a>(
         change.fold_again(&events.remove(key).unwrap_or_default());
         changes.insert(key, change);
     }
-    commit(&mut tx, bucket, &mut changes).await?;
+    commit(&mut tx, epoch, bucket, &mut changes).await?;
     let (folded, empty): (Vec<_>, Vec<_>) =
         changes.into_values().partition(|change| change.call.is_some());
     let empty: Vec<&CallKey> = empty.iter().map(|change| change.key).collect();
@@ -234,6 +242,7 @@ async fn lock<'a>(
 /// as they were.
 async fn change<'a>(
     conn: &mut PgConnection,
+    epoch: Epoch,
     bucket: i32,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
 ) -> Result<(), Error> {
@@ -255,22 +264,23 @@ async fn change<'a>(
         }
     }
 
-    commit(conn, bucket, changes).await
+    commit(conn, epoch, bucket, changes).await
 }
 
 /// Writes what was decided; notes which calls were still as they were read.
 async fn commit<'a>(
     conn: &mut PgConnection,
+    epoch: Epoch,
     bucket: i32,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
 ) -> Result<(), Error> {
     let is_plain =
         changes.values().all(|change| change.repeated.is_empty() && change.amended.is_empty());
     if is_plain {
-        return write(conn, bucket, changes).await;
+        return write(conn, epoch, bucket, changes).await;
     }
     let mut tx = conn.begin().await?;
-    write(&mut tx, bucket, changes).await?;
+    write(&mut tx, epoch, bucket, changes).await?;
     let written = || changes.values().filter(|change| change.is_written);
     let amendments: Vec<Amendment<'_>> = written()
         .flat_map(|change| {

@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::{
     Error,
-    change::{Arrival, Change},
+    change::{Arrival, Change, Standing},
     codec::key,
+    epoch::Epoch,
     events::as_int,
 };
 use crate::call::{
@@ -24,18 +25,20 @@ use crate::call::{
 /// new events of those calls; notes which they are.
 pub(super) async fn write<'a>(
     conn: &mut PgConnection,
+    epoch: Epoch,
     bucket: i32,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
 ) -> Result<(), Error> {
     let mut calls = Vec::with_capacity(changes.len());
     let mut events = Vec::with_capacity(changes.len());
+    let mut places = 0..;
     for change in changes.values() {
         let (Some(call), Some(last_delivered_at)) = (&change.call, change.last_delivered_at) else {
             continue;
         };
         calls.push(CallToWrite::of(change.key, change.version + 1, call, last_delivered_at));
-        let outcomes = change.new.iter().zip(&change.outcomes);
-        events.extend(outcomes.map(|(arrival, outcome)| EventToWrite::of(arrival, outcome)));
+        let told = change.told().zip(&mut places);
+        events.extend(told.map(|(told, place)| EventToWrite::of(told, place)));
     }
     // The calls come in key order and are taken in that order, so that writers
     // never wait for each other in a circle.
@@ -90,22 +93,30 @@ pub(super) async fn write<'a>(
                 bucket, call_id, project_id, fingerprint, event_id, event_type, rank,
                 occurred_at, received_at, effective_at, disposition, reason, from_status,
                 to_status, attempt, call_sid, client_id, provider_status, errors, endpoint,
-                delivery_count, last_delivered_at, payload
+                delivery_count, last_delivered_at, payload, transaction, place, call_direction,
+                call_status, call_attempt_count, call_has_errors, call_updated_at
             )
             select $1, call_id, project_id, fingerprint, event_id, event_type, rank, occurred_at,
                 received_at, coalesce(occurred_at, received_at),
                 disposition::event_disposition, reason, from_status::call_status,
                 to_status::call_status, attempt, call_sid, client_id, provider_status, errors,
-                endpoint, delivery_count, last_delivered_at, payload::json
-            from unnest($3::event_to_write[])
+                endpoint, delivery_count, last_delivered_at, payload::json,
+                (select pg_current_xact_id()::text::bigint + $4), place,
+                call_direction::call_direction, call_status::call_status, call_attempt_count,
+                call_has_errors, call_updated_at
+            from unnest($3::event_to_store[])
             -- not a join, which would be planned by the size of a batch that is not known
             where ((call_id, project_id) in (select call_id, project_id from written)) is true
         )
-        select project_id, call_id from written
+        select project_id, call_id,
+            -- once, and only where something is written; heard when it is committed
+            (select pg_notify('callstate_stored', '')::text) as notified
+        from written
         "#,
         bucket,
         &calls as &[CallToWrite<'_>],
         &events as &[EventToWrite<'_>],
+        epoch.transaction_offset,
     )
     .fetch_all(conn)
     .await?;
@@ -175,7 +186,7 @@ impl<'a> CallToWrite<'a> {
     }
 }
 
-/// A row of the Postgres type `event_to_write`, field by field.
+/// A row of the Postgres type `event_to_store`, field by field.
 #[derive(Encode)]
 struct EventToWrite<'a> {
     call_id: &'a str,
@@ -199,10 +210,17 @@ struct EventToWrite<'a> {
     delivery_count: i32,
     last_delivered_at: DateTime<Utc>,
     payload: &'a str,
+    place: i32,
+    call_direction: Option<&'static str>,
+    call_status: &'static str,
+    call_attempt_count: i32,
+    call_has_errors: bool,
+    call_updated_at: Option<DateTime<Utc>>,
 }
 
 impl<'a> EventToWrite<'a> {
-    fn of(arrival: &Arrival<'a>, outcome: &'a Outcome) -> Self {
+    fn of(told: (&Arrival<'a>, &'a Outcome, &Standing), place: i32) -> Self {
+        let (arrival, outcome, call) = told;
         let delivery = arrival.delivery;
         let event = &delivery.event;
         Self {
@@ -227,6 +245,12 @@ impl<'a> EventToWrite<'a> {
             delivery_count: arrival.deliveries.max(arrival.in_all),
             last_delivered_at: arrival.last_delivered_at,
             payload: &delivery.payload,
+            place,
+            call_direction: call.direction.map(Direction::as_str),
+            call_status: call.status.as_str(),
+            call_attempt_count: i32::try_from(call.attempt_count).unwrap_or(i32::MAX),
+            call_has_errors: call.has_errors,
+            call_updated_at: Some(call.updated_at).filter(|at| *at != event.received_at),
         }
     }
 }
@@ -249,4 +273,4 @@ macro_rules! composite {
 }
 
 composite!(CallToWrite, "call_to_write");
-composite!(EventToWrite, "event_to_write");
+composite!(EventToWrite, "event_to_store");
