@@ -175,6 +175,7 @@ fn service() -> (Runtime, Router, Writers) {
     };
     let (keyring, _) = api::Keyring::start(pool.clone(), false);
     let lookup = api::Lookup::start(&pool, buckets);
+    let (streams, _) = api::Streams::start(&options, buckets, 1, std::future::pending());
     let router = api::router(Service {
         quarantine: Quarantine::new(pool.clone(), bounds),
         pool,
@@ -185,6 +186,7 @@ fn service() -> (Runtime, Router, Writers) {
         keyring,
         edge: Arc::new(api::Edge::new(settings)),
         lookup,
+        streams,
     });
     drop(guard);
     (runtime, router, writers)

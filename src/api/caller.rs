@@ -79,6 +79,33 @@ impl Caller {
     }
 }
 
+/// What a request showed as a key, to be looked at again while its answer goes
+/// on.
+#[derive(Debug)]
+pub(super) struct Pass(Option<KeyHash>);
+
+impl Pass {
+    /// Refuses a key that is no longer good.
+    pub(super) async fn check(&self, keyring: &Keyring, now: DateTime<Utc>) -> Result<(), Problem> {
+        match self.0 {
+            Some(hash) => good_key(keyring, hash, now).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Pass {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match shown(&parts.headers) {
+            Shown::Key(hash) => Ok(Self(Some(hash))),
+            // With these the guard let nobody in but where no key is asked for.
+            Shown::Nothing | Shown::Repeated | Shown::NoKey => Ok(Self(None)),
+        }
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
@@ -196,11 +223,20 @@ async fn admit(
         Shown::NoKey => return Err(refused(INVALID, "no key has that form")),
         Shown::Key(hash) => hash,
     };
+    good_key(keyring, hash, now).await.map(Caller::Bearer)
+}
+
+/// What the key of that hash stands for, if it is good.
+async fn good_key(
+    keyring: &Keyring,
+    hash: KeyHash,
+    now: DateTime<Utc>,
+) -> Result<Arc<Grant>, Problem> {
     let Found::Key(grant) = keyring.find(hash, now).await? else {
         return Err(refused(INVALID, "the key is unknown"));
     };
     match grant.state(now) {
-        State::Active => Ok(Caller::Bearer(grant)),
+        State::Active => Ok(grant),
         state @ (State::Expired | State::Revoked) => {
             Err(refused(INVALID, &format!("key {} is {state}", grant.id)))
         }

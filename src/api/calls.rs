@@ -14,12 +14,13 @@ use uuid::Uuid;
 
 use super::{
     Problem, Service, Shared,
-    caller::Caller,
+    caller::{Caller, Pass},
     openapi::{
         answers::{Answers, problems},
         example,
     },
     query::{CallIdInPath, InProject, Query, read_instant},
+    stream,
     tag::tagged,
 };
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
         Attempt, Call, CallError, CallId, CallKey, CallSid, ClientId, Direction, ProjectId, Status,
     },
     store::{
-        calls::Wanted,
+        calls::{StoredCall, Wanted},
         events::{self, ToldError},
         past::known_at,
     },
@@ -166,7 +167,8 @@ fn seconds(microseconds: i64) -> f64 {
 
 /// One call
 ///
-/// Where it stands, its attempts, what went wrong, and how long it was in each status.
+/// Where it stands, its attempts, what went wrong, and how long it was in each status. With `wait`,
+/// once it has ended.
 #[utoipa::path(
     get,
     path = "/calls/{call_id}",
@@ -175,6 +177,7 @@ fn seconds(microseconds: i64) -> f64 {
     params(
         CallIdInPath,
         InProject,
+        stream::Waiting,
         ("as_of" = Option<DateTime<Utc>>, Query,
          description = "Shows what was known at that time: the fold of the events received by then."),
         ("If-None-Match" = Option<String>, Header,
@@ -193,6 +196,7 @@ fn seconds(microseconds: i64) -> f64 {
 pub(super) async fn show(
     State(service): State<Shared>,
     caller: Caller,
+    pass: Pass,
     CallIdInPath(call_id): CallIdInPath,
     headers: HeaderMap,
     uri: Uri,
@@ -200,14 +204,21 @@ pub(super) async fn show(
     let mut query = Query::of(&uri);
     let projects = caller.projects(query.take_project_id().as_ref());
     let as_of = query.take("as_of", read_instant);
+    let wait = query.take("wait", stream::read_wait);
+    if as_of.is_some() && wait.is_some() {
+        query.fault("wait: what was known as_of a time does not change");
+    }
     query.finish()?;
-    let found = match as_of {
-        Some(at) => known_at(&service.pool, service.buckets, &call_id, &projects, at).await?,
-        None => {
-            let wanted = Wanted { call_id: call_id.clone(), projects };
-            let found = service.lookup.find(wanted).await?;
-            found.into_iter().map(|stored| (stored.key, stored.call)).collect()
+    let wanted = || Wanted { call_id: call_id.clone(), projects: projects.clone() };
+    let stored = |found: Vec<StoredCall>| {
+        found.into_iter().map(|stored| (stored.key, stored.call)).collect()
+    };
+    let found = match (as_of, wait) {
+        (Some(at), _) => known_at(&service.pool, service.buckets, &call_id, &projects, at).await?,
+        (None, Some(longest)) => {
+            stored(stream::find_ended(&service, wanted(), &pass, longest).await?)
         }
+        (None, None) => stored(service.lookup.find(wanted()).await?),
     };
     let call = only_one(found, &call_id, |(key, _)| &key.project_id)?;
     let mut shown = documents(&service, vec![call], MAX_ERRORS).await?;
@@ -258,10 +269,21 @@ impl IntoResponses for NoSuchCall {
 /// The one call of that id; a problem where there is none, or one in each of
 /// several projects.
 pub(super) fn only_one<T>(
-    mut found: Vec<T>,
+    found: Vec<T>,
     call_id: &CallId,
     project_of: impl Fn(&T) -> &ProjectId,
 ) -> Result<T, Problem> {
+    at_most_one(found, call_id, project_of)?
+        .ok_or_else(|| Problem::not_found(format!("there is no call {call_id}")))
+}
+
+/// The call of that id, if there is one; a problem where there is one in each of
+/// several projects.
+pub(super) fn at_most_one<T>(
+    mut found: Vec<T>,
+    call_id: &CallId,
+    project_of: impl Fn(&T) -> &ProjectId,
+) -> Result<Option<T>, Problem> {
     if found.len() > 1 {
         let projects: Vec<&str> = found.iter().map(|found| project_of(found).as_str()).collect();
         let detail = format!(
@@ -270,5 +292,5 @@ pub(super) fn only_one<T>(
         );
         return Err(Problem::ambiguous_call(detail).with("project_ids", projects));
     }
-    found.pop().ok_or_else(|| Problem::not_found(format!("there is no call {call_id}")))
+    Ok(found.pop())
 }

@@ -31,7 +31,7 @@ const READERS: usize = 2;
 const MAX_BATCH: usize = 128;
 
 /// The most questions that wait.
-const MAX_WAITING: usize = 4096;
+pub(super) const MAX_WAITING: usize = 4096;
 
 /// How long the database may take for one statement. What waits behind it waits
 /// as long, so it is better told to come back.

@@ -44,6 +44,7 @@ pub(super) fn registry(service: &Service) -> Gathered {
     collectors.extend(service.ingest.counters().collectors());
     collectors.extend(service.quarantine.collectors());
     collectors.extend(service.edge.collectors());
+    collectors.extend(service.streams.collectors());
     collectors.extend(service.endpoints.borrow().deliveries.collectors());
     for collector in collectors {
         registry.register(collector).expect("each name is there once");

@@ -6,6 +6,7 @@
 //! | [`webhooks`] | `POST /webhooks/{endpoint}` |
 //! | `calls` | `GET /calls/{call_id}` |
 //! | `list` | `GET /calls` |
+//! | [`stream`] | `GET /stream`, `GET /calls/{call_id}/stream` |
 //! | `history` | `GET /calls/{call_id}/history` |
 //! | [`quarantine`] | `GET /quarantine`, `GET /quarantine/{id}`, `POST /quarantine/{id}/replay` |
 //! | `state_machine` | `GET /state-machine` |
@@ -40,6 +41,7 @@ mod problem;
 pub mod quarantine;
 mod query;
 mod state_machine;
+pub mod stream;
 mod tag;
 pub mod tally;
 pub mod webhooks;
@@ -67,6 +69,7 @@ pub use edge::Edge;
 pub use keyring::Keyring;
 pub use lookup::Lookup;
 pub use problem::Problem;
+pub use stream::Streams;
 use webhooks::Endpoints;
 
 /// What the handlers work with.
@@ -90,10 +93,12 @@ pub struct Service {
     pub edge: Arc<Edge>,
     /// Where to ask for calls.
     pub lookup: Lookup,
+    /// Where to listen and to wait.
+    pub streams: Streams,
 }
 
 /// The templates of all routes: requests are counted by them.
-const ROUTES: [&str; 17] = [
+const ROUTES: [&str; 19] = [
     "/webhooks",
     "/webhooks/",
     "/webhooks/{endpoint}",
@@ -105,6 +110,8 @@ const ROUTES: [&str; 17] = [
     "/calls",
     "/calls/{call_id}",
     "/calls/{call_id}/history",
+    "/calls/{call_id}/stream",
+    "/stream",
     "/quarantine",
     "/quarantine/{id}",
     "/quarantine/{id}/replay",
@@ -140,6 +147,8 @@ pub fn router(service: Service) -> Router {
         .route("/calls", get(list::list))
         .route("/calls/{call_id}", get(calls::show))
         .route("/calls/{call_id}/history", get(history::show))
+        .route("/calls/{call_id}/stream", get(stream::of_call))
+        .route("/stream", get(stream::all))
         .route("/quarantine", get(quarantine::list))
         .route("/quarantine/{id}", get(quarantine::show))
         .route("/quarantine/{id}/replay", post(quarantine::replay))

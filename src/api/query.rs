@@ -65,6 +65,11 @@ impl Query {
         self.take("project_id", |value| ProjectId::new(value).map_err(|why| why.to_string()))
     }
 
+    /// Notes what is wrong elsewhere in the request, to be named with the rest.
+    pub(super) fn fault(&mut self, fault: impl Into<String>) {
+        self.faults.push(fault.into());
+    }
+
     /// Refuses what was wrong, and what nobody asked for.
     pub(super) fn finish(mut self) -> Result<(), Problem> {
         self.faults

@@ -104,6 +104,7 @@ struct Http {
 #[derive(Serialize)]
 struct Api {
     require_key: bool,
+    max_listeners: usize,
 }
 
 /// Reads the configuration, and prints what it would do.
@@ -145,7 +146,10 @@ impl Report {
                 max_bytes: config.quarantine.max_bytes,
                 max_age: span(config.quarantine.max_age),
             },
-            api: Api { require_key: config.api.require_key },
+            api: Api {
+                require_key: config.api.require_key,
+                max_listeners: config.api.max_listeners,
+            },
             http: Http::new(config.http),
             insecure: config.insecure,
         })
@@ -179,7 +183,7 @@ impl Report {
                     self.database_connections
                 ),
             ),
-            line("api", api),
+            line("api", &format!("{api}; at most {} listen and wait", self.api.max_listeners)),
             line(
                 "delivery",
                 &format!(

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::api::{self, Edge, Keyring, Lookup, Service, edge};
+use crate::api::{self, Edge, Keyring, Lookup, Service, Streams, edge};
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
@@ -114,6 +114,12 @@ async fn answer(
     let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
     let trimmer = quarantine.trimmer(clock.clone());
     let edge = Arc::new(Edge::new(config.http.clone()));
+    let (streams, hearing) = Streams::start(
+        &database.pool().connect_options(),
+        buckets,
+        config.api.max_listeners,
+        stop.requested(),
+    );
     let router = api::router(Service {
         pool: database.pool().clone(),
         buckets,
@@ -124,6 +130,7 @@ async fn answer(
         keyring,
         edge: Arc::clone(&edge),
         lookup: Lookup::start(database.pool(), buckets),
+        streams,
     });
     let serving = edge::serve(listener, router, edge, stop.requested());
     announce(database, address);
@@ -146,6 +153,7 @@ async fn answer(
     let finished = async {
         writers.finish().await;
         uses.finish().await;
+        hearing.finish().await;
     };
     if tokio::time::timeout(COMMIT_TIMEOUT, finished).await.is_err() {
         tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());

@@ -109,6 +109,8 @@ pub struct Ingest {
 pub struct Api {
     /// Whether a request needs an API key.
     pub require_key: bool,
+    /// The most streams that are open and questions that wait, together.
+    pub max_listeners: usize,
 }
 
 /// What is logged, and how.
@@ -165,6 +167,7 @@ keys! {
     QUARANTINE_BYTES = "quarantine.max_bytes", ["CALLSTATE_QUARANTINE_MAX_BYTES"], None;
     QUARANTINE_AGE = "quarantine.max_age", ["CALLSTATE_QUARANTINE_MAX_AGE"], None;
     REQUIRE_KEY = "api.require_key", ["CALLSTATE_API_REQUIRE_KEY"], Some("require-key");
+    MAX_LISTENERS = "api.max_listeners", ["CALLSTATE_API_MAX_LISTENERS"], None;
     HTTP_MAX_CONNECTIONS = "http.max_connections", ["CALLSTATE_HTTP_MAX_CONNECTIONS"], None;
     HTTP_READ_TIMEOUT = "http.read_timeout", ["CALLSTATE_HTTP_READ_TIMEOUT"], None;
     HTTP_ANSWER_TIMEOUT = "http.answer_timeout", ["CALLSTATE_HTTP_ANSWER_TIMEOUT"], None;
@@ -187,6 +190,8 @@ const DATABASE_CONNECTIONS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_MAX_DELIVERY_BYTES: usize = 1024 * 1024;
 /// A kilobyte, which any delivery needs, to what a request may hold in memory.
 const MAX_DELIVERY_BYTES: RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
+/// As many as there may be connections, and more.
+const MAX_LISTENERS: RangeInclusive<usize> = 1..=1_000_000;
 const DEFAULT_INGEST: Ingest = Ingest { writers: 1, batch: 512, queue: 4096 };
 /// More than a database has use for.
 const INGEST_WRITERS: RangeInclusive<usize> = 1..=64;
@@ -254,6 +259,7 @@ impl Config {
         let (listen, listen_source) =
             listen.unwrap_or_else(|| (DEFAULT_LISTEN, Source::flag("listen")));
         let database = read_database(&mut reader, inputs);
+        let http = http::read(&mut reader, is_loopback(listen));
         let config = Self {
             file: path,
             listen,
@@ -285,8 +291,12 @@ impl Config {
             quarantine: read_quarantine(&mut reader),
             api: Api {
                 require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),
+                // They leave deliveries the other half.
+                max_listeners: reader
+                    .read(&key::MAX_LISTENERS, |given| given.number(MAX_LISTENERS))
+                    .unwrap_or((http.max_connections / 2).max(1)),
             },
-            http: http::read(&mut reader, is_loopback(listen)),
+            http,
             insecure: reader.read(&key::INSECURE, Given::boolean).unwrap_or(false),
             log: Log {
                 format: reader.read(&key::LOG_FORMAT, value::log_format),

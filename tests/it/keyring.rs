@@ -9,7 +9,7 @@ use axum::{
 use callstate::{
     access::{ApiKey, Grant, KeyName, Projects, Scope},
     api::{
-        Edge, Keyring, Lookup, Service, edge, keyring::Uses, router, tally::Deliveries,
+        Edge, Keyring, Lookup, Service, Streams, edge, keyring::Uses, router, tally::Deliveries,
         webhooks::Endpoints,
     },
     clock::Clock,
@@ -74,6 +74,7 @@ impl Instance {
             keyring,
             edge: Arc::new(Edge::new(edge())),
             lookup: Lookup::start(pool, buckets),
+            streams: Streams::start(&pool.connect_options(), buckets, 1, std::future::pending()).0,
         };
         Self { service, writers, uses }
     }

@@ -25,4 +25,7 @@ mod quarantine_bounds;
 mod rooms;
 mod schema;
 mod simulate;
+mod stream_faults;
+mod streams;
 mod support;
+mod waits;

@@ -34,7 +34,7 @@ use std::{
 use axum::{
     body::HttpBody as _,
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, Method, Uri, header},
+    http::{HeaderMap, HeaderName, Method, Uri, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -55,6 +55,13 @@ pub use server::serve;
 /// The longest path with its query, in bytes; more is 414. A cursor, an id and a
 /// dozen filters take a quarter.
 const MAX_URL: usize = 8 * 1024;
+
+/// How long an answer may be waited for on purpose, besides the time that any
+/// may take.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// The route that waits, if it is asked to.
+const WAITING_ROUTE: &str = "/calls/{call_id}";
 
 /// How long a browser may remember what another origin may ask.
 const CORS_MAX_AGE: Duration = Duration::from_hours(1);
@@ -157,6 +164,7 @@ impl Edge {
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
                 header::IF_NONE_MATCH,
+                HeaderName::from_static("last-event-id"),
                 REQUEST_ID,
             ])
             .expose_headers([header::ETAG, header::RETRY_AFTER, REQUEST_ID])
@@ -224,12 +232,14 @@ async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
     if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URL {
         return url_too_long().into_response();
     }
-    let limit = if request.body().is_end_stream() {
-        edge.settings.answer_timeout
-    } else {
-        // Its handler waits for the body first, which has a time of its own.
-        edge.settings.read_timeout + edge.settings.answer_timeout
-    };
+    let wait = if may_wait(&request) { LONGEST_WAIT } else { Duration::ZERO };
+    let limit = wait
+        + if request.body().is_end_stream() {
+            edge.settings.answer_timeout
+        } else {
+            // Its handler waits for the body first, which has a time of its own.
+            edge.settings.read_timeout + edge.settings.answer_timeout
+        };
     match timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
@@ -237,4 +247,10 @@ async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
             Problem::unavailable("It takes too long.", Some(cause)).into_response()
         }
     }
+}
+
+/// Whether it asks to be answered when something has happened.
+fn may_wait(request: &Request) -> bool {
+    let matched = request.extensions().get().map(MatchedPath::as_str);
+    request.uri().query().is_some() && matched == Some(WAITING_ROUTE)
 }

@@ -37,6 +37,8 @@ pub(super) enum Waits {
     Us = 2,
     /// The client, to take what was answered.
     Reader = 3,
+    /// The rest of an answer that goes on.
+    Rest = 4,
 }
 
 /// What a connection waits for, and since when. One task uses it; the atomics
@@ -71,9 +73,20 @@ impl Pace {
         self.now_waits(Waits::Us);
     }
 
-    /// Its answer's headers go out, and what else there is of it.
+    /// Its answer's headers go out, and what else there is of it. An answer that
+    /// goes on has been given when it ends.
     pub(super) fn has_answer(&self) {
         self.now_waits(Waits::Request);
+    }
+
+    /// Its answer's headers go out, but it goes on.
+    pub(super) fn has_begun_to_answer(&self) {
+        self.now_waits(Waits::Rest);
+    }
+
+    /// Whether it is in the midst of an answer that goes on.
+    pub(super) fn goes_on(&self) -> bool {
+        self.waits_for() == Waits::Rest
     }
 
     fn now_waits(&self, waits: Waits) {
@@ -86,6 +99,7 @@ impl Pace {
         match self.waits.load(Relaxed) {
             it if it == Waits::Headers as u8 => Waits::Headers,
             it if it == Waits::Request as u8 => Waits::Request,
+            it if it == Waits::Rest as u8 => Waits::Rest,
             _ => Waits::Us,
         }
     }
@@ -128,7 +142,7 @@ impl Pace {
         match self.waits_for() {
             Waits::Headers => Some((Waits::Headers, at(since, self.read_timeout))),
             Waits::Request => Some((Waits::Request, at(since, self.idle_timeout))),
-            Waits::Us | Waits::Reader => None,
+            Waits::Us | Waits::Rest | Waits::Reader => None,
         }
     }
 

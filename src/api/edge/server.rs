@@ -3,11 +3,17 @@
 //! What always holds: no more connections are accepted than there are places,
 //! the others wait in the system's backlog; one that is too slow is cut off;
 //! once it is to stop, none is accepted, idle ones are closed, and requests
-//! under way are answered.
+//! under way are answered; one that goes on is ended by its handler, and who
+//! does not take that in time is cut off.
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::{Body, HttpBody as _},
+    response::Response,
+};
+use http_body_util::BodyExt as _;
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -17,6 +23,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -29,6 +36,10 @@ use super::{
 /// hundred headers, which is hyper's own limit: any other would cost each
 /// request an allocation.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// How long a client may take to hear the end of an answer that goes on, when it
+/// is to stop.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long nothing is accepted after the system could not, as when there are
 /// no more file descriptors: trying at once would do nothing else.
@@ -77,7 +88,7 @@ async fn accept(
             Err(error) if is_about_connection(&error) => {}
             Err(error) => {
                 tracing::error!("cannot accept connections: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -116,11 +127,7 @@ impl Connection {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Client::at(peer));
             let answer = router.call(request);
-            async {
-                let answer = answer.await;
-                pace.has_answer();
-                answer
-            }
+            async { answer.await.map(|answer| paced(answer, &pace)) }
         });
         let io = TokioIo::new(Paced { stream, pace: Arc::clone(&pace) });
         let connection = http1::Builder::new()
@@ -130,6 +137,7 @@ impl Connection {
             .serve_connection(io, service);
         let (mut connection, mut overdue) = (pin!(connection), pin!(pace.overdue()));
         edge.connections.inc();
+        let mut given_up = pin!(sleep(Duration::MAX));
         let mut is_stopping = false;
         loop {
             tokio::select! {
@@ -146,14 +154,41 @@ impl Connection {
                 }
                 _ = stops.changed(), if !is_stopping => {
                     is_stopping = true;
+                    given_up.as_mut().reset(Instant::now() + LAST_WORDS);
                     // What has not come whole by now is no request under way.
                     if pace.waits_for() == Waits::Headers {
                         break;
                     }
                     connection.as_mut().graceful_shutdown();
                 }
+                () = &mut given_up, if is_stopping && pace.goes_on() => break,
             }
         }
         edge.connections.dec();
+    }
+}
+
+/// An answer, the pace told of it: at once where it is whole, else when it ends.
+fn paced(answer: Response, pace: &Arc<Pace>) -> Response {
+    if answer.body().size_hint().exact().is_some() {
+        pace.has_answer();
+        return answer;
+    }
+    pace.has_begun_to_answer();
+    let goes_on = GoesOn(Arc::clone(pace));
+    answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &goes_on;
+            frame
+        }))
+    })
+}
+
+/// Held by an answer that goes on, until it ends.
+struct GoesOn(Arc<Pace>);
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        self.0.has_answer();
     }
 }

@@ -41,7 +41,7 @@ use utoipa::{
 
 use super::{
     Problem, calls, health, history, list, metrics, problem::Body, quarantine, query::Query,
-    state_machine, webhooks,
+    state_machine, stream, webhooks,
 };
 use crate::{
     call::{
@@ -70,6 +70,8 @@ pub(super) const API_KEY: &str = "api_key";
         list::list,
         calls::show,
         history::show,
+        stream::of_call,
+        stream::all,
         state_machine::show,
         quarantine::list,
         quarantine::show,

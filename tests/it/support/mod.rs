@@ -13,6 +13,7 @@ mod program;
 pub(crate) mod provider;
 mod raw;
 mod signer;
+mod stream;
 mod supervisor;
 
 pub(crate) use self::client::Answer;
@@ -21,3 +22,4 @@ pub(crate) use self::place::Place;
 pub(crate) use self::program::{Service, callstate, command};
 pub(crate) use self::raw::RawAnswer;
 pub(crate) use self::signer::{Signer, key_path};
+pub(crate) use self::stream::Stream;

@@ -45,6 +45,37 @@ impl Line {
         tokio::time::timeout(PATIENCE, whole).await.expect("the service answers in time")
     }
 
+    /// The head of an answer that goes on in chunks.
+    pub(crate) async fn head(&mut self) -> String {
+        let head = self.read_until(b"\r\n\r\n", 1).await;
+        String::from_utf8(head).expect("a head is ASCII").to_ascii_lowercase()
+    }
+
+    /// What the chunks hold that come until a text is in them.
+    pub(crate) async fn chunks_until(&mut self, text: &str) -> String {
+        let chunks = self.read_until(text.as_bytes(), 64 * 1024).await;
+        dechunked(&String::from_utf8(chunks).expect("it answers in UTF-8"))
+    }
+
+    /// Reads until a text is in it, so many bytes at once.
+    async fn read_until(&mut self, text: &[u8], at_once: usize) -> Vec<u8> {
+        let mut said = Vec::new();
+        let heard = async {
+            let mut buffer = vec![0; at_once];
+            loop {
+                let read = self.0.read(&mut buffer).await.expect("it is open");
+                assert_ne!(read, 0, "it closed: {}", String::from_utf8_lossy(&said));
+                let begin = said.len().saturating_sub(text.len());
+                said.extend_from_slice(&buffer[..read]);
+                if said[begin..].windows(text.len()).any(|window| window == text) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.expect("the service says it in time");
+        said
+    }
+
     /// Whether nothing came that was not read.
     pub(crate) fn is_silent(&self) -> bool {
         let read = self.0.try_read(&mut [0; 1]);
@@ -100,6 +131,20 @@ impl Service {
         let _ = closed.expect("the service closes the connection in time");
         answers(&String::from_utf8(said).expect("it answers in UTF-8"))
     }
+}
+
+/// What whole chunks hold ([RFC 9112, 7.1]).
+///
+/// [RFC 9112, 7.1]: https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+fn dechunked(mut chunks: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = chunks.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk has a size");
+        let Some((chunk, rest)) = rest.split_at_checked(size) else { break };
+        text.push_str(chunk);
+        chunks = rest.strip_prefix("\r\n").unwrap_or_default();
+    }
+    text
 }
 
 /// The answers one after the other.

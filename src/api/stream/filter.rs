@@ -1,0 +1,102 @@
+//! Which messages somebody listens to.
+
+use std::collections::BTreeSet;
+
+use utoipa::{
+    IntoParams, ToSchema as _,
+    openapi::{
+        ObjectBuilder, Ref, Type,
+        path::{Parameter, ParameterIn},
+    },
+};
+
+use crate::{
+    access::Projects,
+    api::{
+        caller::Caller,
+        query::{Query, parameter},
+    },
+    call::{CallId, Direction, ProjectId, Status},
+    store::stream::Message,
+};
+
+/// What a message must be about.
+#[derive(Debug)]
+pub(super) struct Filter {
+    pub(super) call_id: Option<CallId>,
+    /// Those that the caller may see, of which the one it asked for.
+    pub(super) projects: Projects,
+    direction: Option<Direction>,
+    statuses: Option<BTreeSet<Status>>,
+}
+
+impl Filter {
+    /// Reads the parameters `project_id`, `direction` and `status`.
+    pub(super) fn read(query: &mut Query, caller: &Caller, call_id: Option<CallId>) -> Self {
+        Self {
+            call_id,
+            projects: caller.projects(query.take_project_id().as_ref()),
+            direction: query.take("direction", |name| {
+                name.parse().map_err(|_| "must be outbound or inbound".to_owned())
+            }),
+            statuses: query.take("status", read_statuses),
+        }
+    }
+
+    /// Whether a message is about what was asked for.
+    pub(super) fn takes(&self, message: &Message) -> bool {
+        self.call_id.as_ref().is_none_or(|it| *it == message.key.call_id)
+            && self.projects.contains(&message.key.project_id)
+            && self.direction.is_none_or(|it| Some(it) == message.direction)
+            && self.statuses.as_ref().is_none_or(|them| them.contains(&message.status))
+    }
+}
+
+/// The parameters of a filter.
+pub(in crate::api) struct Filtering;
+
+impl IntoParams for Filtering {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let query = ParameterIn::Query;
+        let statuses = ObjectBuilder::new().schema_type(Type::String).examples(["BUSY,ERROR"]);
+        vec![
+            parameter(
+                "project_id",
+                query.clone(),
+                "The project whose calls are told.",
+                Ref::from_schema_name(ProjectId::name()),
+            ),
+            parameter(
+                "direction",
+                query.clone(),
+                "Who dialled the calls that are told.",
+                Ref::from_schema_name(Direction::name()),
+            ),
+            parameter(
+                "status",
+                query,
+                "The statuses of calls that are told, separated by commas.",
+                statuses,
+            ),
+        ]
+    }
+}
+
+/// Statuses as `BUSY,ERROR`.
+fn read_statuses(list: &str) -> Result<BTreeSet<Status>, String> {
+    list.split(',').map(|name| name.parse().map_err(|_| format!("{name:?} is no status"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_separated_by_commas() {
+        let statuses = read_statuses("BUSY,ERROR,BUSY").unwrap();
+        assert_eq!(statuses, [Status::Busy, Status::Error].into());
+        for wrong in ["busy", "BUSY,", "BUSY ,ERROR", ","] {
+            assert!(read_statuses(wrong).unwrap_err().contains("is no status"), "{wrong}");
+        }
+    }
+}

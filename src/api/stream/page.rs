@@ -1,0 +1,274 @@
+//! What was stored together, as Server-Sent Events: written once, for all who
+//! listen.
+
+use std::ops::Range;
+
+use axum::body::Bytes;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::filter::Filter;
+use crate::{
+    call::{CallId, Direction, Disposition, ProjectId, Status},
+    store::stream::{Bookmark, Message},
+};
+
+/// Why we end a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its reader fell behind what is kept for who reads slowly.
+    TooSlow,
+    /// Its key is no longer good.
+    KeyRefused,
+    /// The service stops.
+    Stopping,
+    /// What it missed cannot be read.
+    Unavailable,
+}
+
+impl End {
+    pub(super) const ALL: [Self; 4] =
+        [Self::TooSlow, Self::KeyRefused, Self::Stopping, Self::Unavailable];
+
+    /// As clients are told.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooSlow => "too_slow",
+            Self::KeyRefused => "key_refused",
+            Self::Stopping => "stopping",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The short form of a call, and the event that was stored.
+#[derive(Debug, Serialize)]
+struct Data<'a> {
+    call_id: &'a CallId,
+    project_id: &'a ProjectId,
+    direction: Option<Direction>,
+    status: Status,
+    terminal: bool,
+    attempt_count: u32,
+    has_errors: bool,
+    event_id: Uuid,
+    event_type: &'a str,
+    disposition: Disposition,
+    updated_at: DateTime<Utc>,
+}
+
+/// Messages in their order, and their text.
+#[derive(Debug)]
+pub(super) struct Page {
+    text: Bytes,
+    /// Each with the place where its text ends.
+    messages: Vec<(Message, usize)>,
+    /// Up to where nothing is missing.
+    pub(super) last: Bookmark,
+}
+
+/// Some of a page.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Selection {
+    pub(super) text: Bytes,
+    pub(super) messages: u64,
+}
+
+impl Page {
+    /// Writes messages, which are all up to `last`.
+    pub(super) fn of(messages: Vec<Message>, last: Bookmark) -> Self {
+        let mut text = String::with_capacity(messages.len() * 512);
+        let messages = messages
+            .into_iter()
+            .map(|message| {
+                write_message(&mut text, &message);
+                (message, text.len())
+            })
+            .collect();
+        Self { text: text.into(), messages, last }
+    }
+
+    /// Those of the messages behind a place that a filter takes.
+    pub(super) fn select(&self, after: Bookmark, filter: &Filter) -> Selection {
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        let mut messages = 0;
+        let mut begin = 0;
+        for (message, end) in &self.messages {
+            if message.at > after && filter.takes(message) {
+                messages += 1;
+                match parts.last_mut() {
+                    Some(part) if part.end == begin => part.end = *end,
+                    _ => parts.push(begin..*end),
+                }
+            }
+            begin = *end;
+        }
+        let text = match parts.as_slice() {
+            [part] => self.text.slice(part.clone()),
+            parts => parts
+                .iter()
+                .map(|part| &self.text[part.clone()])
+                .collect::<Vec<_>>()
+                .concat()
+                .into(),
+        };
+        Selection { text, messages }
+    }
+}
+
+fn write_message(text: &mut String, message: &Message) {
+    let data = Data {
+        call_id: &message.key.call_id,
+        project_id: &message.key.project_id,
+        direction: message.direction,
+        status: message.status,
+        terminal: message.status.is_terminal(),
+        attempt_count: message.attempt_count,
+        has_errors: message.has_errors,
+        event_id: message.event_id,
+        event_type: &message.event_type,
+        disposition: message.disposition,
+        updated_at: message.updated_at,
+    };
+    // Its line feeds are escaped, so that it is one line.
+    let data = serde_json::to_string(&data).expect("names, texts and numbers make JSON");
+    text.push_str("event: call\nid: ");
+    text.push_str(&write_id(message.at));
+    text.push_str("\ndata: ");
+    text.push_str(&data);
+    text.push_str("\n\n");
+}
+
+/// What a stream begins with: how soon to come back after it broke, in
+/// milliseconds, and where it begins.
+pub(super) fn write_beginning(at: Bookmark) -> Bytes {
+    format!("retry: 1000\n{}", heartbeat(at)).into()
+}
+
+/// A sign of life: a comment, and up to where nothing was missed, so that who
+/// listens to little does not read far when it comes back.
+pub(super) fn write_heartbeat(at: Bookmark) -> Bytes {
+    heartbeat(at).into()
+}
+
+fn heartbeat(at: Bookmark) -> String {
+    format!(":\nid: {}\n\n", write_id(at))
+}
+
+/// The last message of a stream that we end.
+pub(super) fn write_end(end: End) -> Bytes {
+    format!("event: end\ndata: {{\"reason\":\"{}\"}}\n\n", end.as_str()).into()
+}
+
+/// A place, as it is sent with each message.
+fn write_id(at: Bookmark) -> String {
+    let Bookmark { epoch, transaction, place } = at;
+    format!("{epoch}-{transaction}-{place}")
+}
+
+/// Reads it as it was written.
+pub(super) fn read_id(id: &str) -> Option<Bookmark> {
+    let mut parts = id.split('-');
+    let mut next = || parts.next();
+    let at = Bookmark {
+        epoch: next()?.parse().ok()?,
+        transaction: next()?.parse().ok()?,
+        place: next()?.parse().ok()?,
+    };
+    (write_id(at) == id).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        api::{caller::Caller, query::Query},
+        call::CallKey,
+    };
+
+    fn at(transaction: i64, place: i32) -> Bookmark {
+        Bookmark { epoch: 1, transaction, place }
+    }
+
+    fn message(place: i32, call_id: &str, status: Status) -> Message {
+        Message {
+            at: at(7, place),
+            key: CallKey {
+                call_id: CallId::new(call_id).unwrap(),
+                project_id: ProjectId::unnamed(),
+            },
+            direction: Some(Direction::Outbound),
+            status,
+            attempt_count: 1,
+            has_errors: false,
+            event_id: Uuid::nil(),
+            event_type: "OUTBOUND_CALL_\nBUSY".to_owned(),
+            disposition: Disposition::Advanced,
+            updated_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn filter(query: &str) -> Filter {
+        let uri = format!("/stream?{query}").parse().unwrap();
+        Filter::read(&mut Query::of(&uri), &Caller::Anyone, None)
+    }
+
+    #[test]
+    fn a_message_is_one_block_with_one_line_of_data() {
+        let page = Page::of(vec![message(3, "c", Status::Busy)], at(7, 3));
+        let Selection { text, messages } = page.select(at(7, 2), &filter(""));
+        assert_eq!(messages, 1);
+        assert_eq!(
+            std::str::from_utf8(&text).unwrap(),
+            "event: call\nid: 1-7-3\ndata: {\"call_id\":\"c\",\"project_id\":\"default\",\
+             \"direction\":\"outbound\",\"status\":\"BUSY\",\"terminal\":true,\"attempt_count\":1,\
+             \"has_errors\":false,\"event_id\":\"00000000-0000-0000-0000-000000000000\",\
+             \"event_type\":\"OUTBOUND_CALL_\\nBUSY\",\"disposition\":\"advanced\",\
+             \"updated_at\":\"1970-01-01T00:00:00Z\"}\n\n",
+        );
+    }
+
+    #[test]
+    fn a_selection_has_what_is_behind_a_place_and_matches() {
+        let statuses = [Status::Busy, Status::Calling, Status::Busy, Status::Busy];
+        let messages = (0..).zip(statuses).map(|(place, status)| message(place, "c", status));
+        let page = Page::of(messages.collect(), at(9, 0));
+        let ids = |after, query: &str| {
+            let selection = page.select(after, &filter(query));
+            let text = String::from_utf8(selection.text.to_vec()).unwrap();
+            let ids: Vec<String> =
+                text.lines().filter_map(|line| Some(line.strip_prefix("id: ")?.into())).collect();
+            assert_eq!(ids.len() as u64, selection.messages);
+            ids
+        };
+        assert_eq!(ids(at(6, 0), ""), ["1-7-0", "1-7-1", "1-7-2", "1-7-3"]);
+        assert_eq!(ids(at(7, 1), ""), ["1-7-2", "1-7-3"]);
+        assert_eq!(ids(at(6, 0), "status=BUSY"), ["1-7-0", "1-7-2", "1-7-3"]);
+        assert_eq!(ids(at(6, 0), "status=BUSY,CALLING&direction=inbound"), [""; 0]);
+        assert_eq!(ids(at(6, 0), "project_id=other"), [""; 0]);
+        assert_eq!(ids(at(7, 3), ""), [""; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_reads_as_it_was_written(epoch in 0i32.., transaction in 0i64.., place in 0i32..) {
+            let at = Bookmark { epoch, transaction, place };
+            prop_assert_eq!(read_id(&write_id(at)), Some(at));
+        }
+
+        #[test]
+        fn anything_else_is_refused(id in ".{0,32}") {
+            prop_assert!(read_id(&id).is_none_or(|at| write_id(at) == id));
+        }
+    }
+
+    #[test]
+    fn an_id_is_written_in_one_way() {
+        for wrong in ["", "1", "1-2", "1-2-3-4", "+1-2-3", "01-2-3", "1-2-", "1--2-3", " 1-2-3"] {
+            assert_eq!(read_id(wrong), None, "{wrong:?}");
+        }
+    }
+}
