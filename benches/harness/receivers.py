@@ -31,8 +31,8 @@ class Receiver:
     schema: str = SCHEMA
 
     @contextlib.contextmanager
-    def running(self, cluster, folder):
-        """Starts it on its database; gives the process and the address it listens on."""
+    def running(self, cluster, folder, more=None):
+        """Starts it on its database, with more environment; gives the process and the address it listens on."""
         # What configures a callstate in this shell, a webhook token say, is not meant for this one.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CALLSTATE_", "RECHO_"))}
         environment = {
@@ -40,6 +40,7 @@ class Receiver:
             "DATABASE_URL": cluster.url(self.name),
             "POOL_SIZE": str(self.pool_size),
             "NODE_ENV": "production",
+            **(more or {}),
         }
         with Child(self.command, folder / f"{self.name}.log", environment) as child:
             # A log may have colours and words around the line; the address is what counts.
