@@ -185,6 +185,7 @@ fn service() -> (Runtime, Router, Writers) {
         keyring,
         edge: Arc::new(api::Edge::new(settings)),
         lookup,
+        reports: api::Reports::default(),
     });
     drop(guard);
     (runtime, router, writers)

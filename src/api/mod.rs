@@ -7,6 +7,7 @@
 //! | `calls` | `GET /calls/{call_id}` |
 //! | `list` | `GET /calls` |
 //! | `history` | `GET /calls/{call_id}/history` |
+//! | [`reports`] | `GET /reports/outcomes`, `durations`, `concurrency`, `errors`, `coverage` |
 //! | [`quarantine`] | `GET /quarantine`, `GET /quarantine/{id}`, `POST /quarantine/{id}/replay` |
 //! | `state_machine` | `GET /state-machine` |
 //! | `health` | `GET /health/live`, `GET /health/ready` |
@@ -39,6 +40,7 @@ mod page;
 mod problem;
 pub mod quarantine;
 mod query;
+pub mod reports;
 mod state_machine;
 mod tag;
 pub mod tally;
@@ -67,6 +69,7 @@ pub use edge::Edge;
 pub use keyring::Keyring;
 pub use lookup::Lookup;
 pub use problem::Problem;
+pub use reports::Reports;
 use webhooks::Endpoints;
 
 /// What the handlers work with.
@@ -90,10 +93,12 @@ pub struct Service {
     pub edge: Arc<Edge>,
     /// Where to ask for calls.
     pub lookup: Lookup,
+    /// What reports share.
+    pub reports: Reports,
 }
 
 /// The templates of all routes: requests are counted by them.
-const ROUTES: [&str; 17] = [
+const ROUTES: [&str; 22] = [
     "/webhooks",
     "/webhooks/",
     "/webhooks/{endpoint}",
@@ -105,6 +110,11 @@ const ROUTES: [&str; 17] = [
     "/calls",
     "/calls/{call_id}",
     "/calls/{call_id}/history",
+    "/reports/outcomes",
+    "/reports/durations",
+    "/reports/concurrency",
+    "/reports/errors",
+    "/reports/coverage",
     "/quarantine",
     "/quarantine/{id}",
     "/quarantine/{id}/replay",
@@ -140,6 +150,11 @@ pub fn router(service: Service) -> Router {
         .route("/calls", get(list::list))
         .route("/calls/{call_id}", get(calls::show))
         .route("/calls/{call_id}/history", get(history::show))
+        .route("/reports/outcomes", get(reports::outcomes::show))
+        .route("/reports/durations", get(reports::durations::show))
+        .route("/reports/concurrency", get(reports::concurrency::show))
+        .route("/reports/errors", get(reports::errors::show))
+        .route("/reports/coverage", get(reports::coverage::show))
         .route("/quarantine", get(quarantine::list))
         .route("/quarantine/{id}", get(quarantine::show))
         .route("/quarantine/{id}/replay", post(quarantine::replay))

@@ -65,6 +65,11 @@ impl Query {
         self.take("project_id", |value| ProjectId::new(value).map_err(|why| why.to_string()))
     }
 
+    /// Notes that a parameter is wrong together with what else is asked.
+    pub(super) fn refuse(&mut self, name: &str, fault: &str) {
+        self.faults.push(format!("{name}: {fault}"));
+    }
+
     /// Refuses what was wrong, and what nobody asked for.
     pub(super) fn finish(mut self) -> Result<(), Problem> {
         self.faults

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::api::{self, Edge, Keyring, Lookup, Service, edge};
+use crate::api::{self, Edge, Keyring, Lookup, Reports, Service, edge};
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
@@ -124,6 +124,7 @@ async fn answer(
         keyring,
         edge: Arc::clone(&edge),
         lookup: Lookup::start(database.pool(), buckets),
+        reports: Reports::default(),
     });
     let serving = edge::serve(listener, router, edge, stop.requested());
     announce(database, address);

@@ -22,6 +22,17 @@ const BY_KEY: &str = "
     set jit = off;
 ";
 
+/// A report looks at much or little, so each is planned by what it asks for; what
+/// it looks at stays the same meanwhile. For the transaction only.
+const BY_COST: &str = "
+    set transaction isolation level repeatable read, read only;
+    set local plan_cache_mode = force_custom_plan;
+    set local enable_seqscan = on;
+    set local enable_hashjoin = on;
+    set local enable_mergejoin = on;
+    set local work_mem = '64MB';
+";
+
 /// Sets a connection up for looking up by keys.
 ///
 /// # Errors
@@ -29,6 +40,22 @@ const BY_KEY: &str = "
 /// Where the database refuses.
 pub async fn for_reading(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     conn.execute(BY_KEY).await?;
+    Ok(())
+}
+
+/// Sets a transaction up for reporting, each statement for at most so long.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub(super) async fn for_reporting(conn: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
+    conn.execute(BY_COST).await?;
+    sqlx::query!(
+        "select set_config('statement_timeout', $1, true) as timeout",
+        timeout.as_millis().to_string(),
+    )
+    .fetch_one(conn)
+    .await?;
     Ok(())
 }
 

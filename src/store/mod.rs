@@ -14,6 +14,7 @@
 //! | [`events`] | the table `events`: its rows, and a call's history |
 //! | [`quarantine`] | the table `quarantine`: its entries, and how many there may be |
 //! | [`api_keys`] | the table `api_keys` |
+//! | [`reports`] | figures over many calls, from the views in the schema `reporting` |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
 //! | [`export`] | whole ranges of calls, events and deliveries, as streams |
 //! | [`connection`] | what connections are set to |
@@ -42,6 +43,7 @@ pub mod past;
 pub mod quarantine;
 mod recent;
 pub mod record;
+pub mod reports;
 pub mod shelf;
 mod write;
 

@@ -9,7 +9,7 @@ use axum::{
 use callstate::{
     access::{ApiKey, Grant, KeyName, Projects, Scope},
     api::{
-        Edge, Keyring, Lookup, Service, edge, keyring::Uses, router, tally::Deliveries,
+        Edge, Keyring, Lookup, Reports, Service, edge, keyring::Uses, router, tally::Deliveries,
         webhooks::Endpoints,
     },
     clock::Clock,
@@ -74,6 +74,7 @@ impl Instance {
             keyring,
             edge: Arc::new(Edge::new(edge())),
             lookup: Lookup::start(pool, buckets),
+            reports: Reports::default(),
         };
         Self { service, writers, uses }
     }

@@ -1,0 +1,126 @@
+//! An answer: its rows as JSON and as CSV.
+
+use axum::{
+    Json,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+use super::question::{Bucket, Format, Question};
+use crate::{api::Problem, call::Direction};
+
+/// A report as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct ReportDocument<R> {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    bucket: Bucket,
+    time_zone: String,
+    rows: Vec<R>,
+}
+
+/// What a row is of: what it begins with.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Place {
+    /// When the bucket begins, which may be before the span; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bucket_start: Option<DateTime<Utc>>,
+    /// The project; absent where it is not grouped by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) project_id: Option<String>,
+    /// The direction, null for calls of which it is not known; absent where it is not grouped by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) direction: Option<Option<Direction>>,
+}
+
+/// A row of a report, as CSV has it. Its names are those of the JSON, and those
+/// of a member's members follow it after a full stop.
+pub(super) trait Row: Serialize {
+    /// The names of what follows the place.
+    fn names() -> Vec<String>;
+
+    /// The place.
+    fn place(&self) -> &Place;
+
+    /// What follows it.
+    fn values(&self) -> Vec<String>;
+}
+
+/// Answers a question.
+pub(super) fn answer<R: Row>(question: Question, rows: Vec<R>) -> Result<Response, Problem> {
+    let mut response = match question.format {
+        Format::Json => {
+            let Question { from, to, bucket, time_zone, .. } = question;
+            Json(ReportDocument { from, to, bucket, time_zone, rows }).into_response()
+        }
+        Format::Csv => {
+            let broken = |error: &dyn std::fmt::Display| Problem::internal(error.to_string());
+            let csv = written(&question, &rows).map_err(|error| broken(&error))?;
+            let content_type = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
+            ([(header::CONTENT_TYPE, content_type)], csv).into_response()
+        }
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+/// The rows as [RFC 4180] has them.
+///
+/// [RFC 4180]: https://www.rfc-editor.org/rfc/rfc4180
+fn written<R: Row>(question: &Question, rows: &[R]) -> Result<Vec<u8>, csv::Error> {
+    let mut writer =
+        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    let places = [
+        ("bucket_start", question.bucket != Bucket::Undivided),
+        ("project_id", question.by_project),
+        ("direction", question.by_direction),
+    ];
+    let shown = places.iter().filter(|(_, is_shown)| *is_shown);
+    writer.write_record(shown.map(|(name, _)| (*name).to_owned()).chain(R::names()))?;
+    for row in rows {
+        let Place { bucket_start, project_id, direction } = row.place();
+        let values = [
+            bucket_start.map(time).unwrap_or_default(),
+            project_id.clone().unwrap_or_default(),
+            direction.flatten().map(|direction| direction.to_string()).unwrap_or_default(),
+        ];
+        let shown = places.iter().zip(values).filter(|((_, is_shown), _)| *is_shown);
+        let record = shown.map(|(_, value)| value).chain(row.values());
+        writer.write_record(record.map(harmless))?;
+    }
+    writer.into_inner().map_err(|error| error.into_error().into())
+}
+
+/// A value that no spreadsheet takes for a formula: what would begin one is put
+/// behind an apostrophe, by which spreadsheets mark text. A number never begins
+/// so, as none of a report is negative.
+fn harmless(value: String) -> String {
+    if value.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{value}") } else { value }
+}
+
+/// A time as in the JSON.
+pub(super) fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// A value that may be missing.
+pub(super) fn shown<T: ToString>(value: Option<T>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn no_value_is_a_formula() {
+        for value in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            assert_eq!(harmless(value.to_owned()), format!("'{value}"));
+        }
+        for value in ["", "BUSY", "1.5", "2026-05-12T10:24:00Z", "a=b"] {
+            assert_eq!(harmless(value.to_owned()), value);
+        }
+    }
+}
