@@ -4,11 +4,36 @@
 -- security_invoker reads with the rights of its owner, so that who may read it
 -- need not be let near the tables.
 --
--- Every view names all buckets, since the indexes begin with them. Terminal and
+-- Every view names all buckets, and that of calls all outcomes, since the indexes
+-- begin with them. Terminal and
 -- final are told by the order of the statuses in their type, which is that of
 -- their ranks.
 --
 -- Locks: none that matter, it only creates views.
+
+-- Where it has ended, all is in an index; the others are few.
+create view reported_calls as
+select project_id, direction, first_event_at, closed_as as status, has_errors,
+    closed_shape as shape, closed_stays as stays
+from calls
+where bucket = any(callstate_all_buckets())
+    and closed_as = any('{ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}')
+union all
+select project_id, direction, first_event_at, status, has_errors,
+    '[' || jsonb_path_query_array(attempts, '$[*].status')::text
+        || ',' || jsonb_path_query_array(attempts, '$[*].statuses[*]')::text || ']',
+    callstate_stays(microseconds_in_status, first_event_at, ended_at)
+from calls
+where bucket = any(callstate_all_buckets()) and closed_as = 'UNKNOWN';
+
+comment on view reported_calls is 'Calls as reports count them.';
+comment on column reported_calls.project_id is 'The call''s project.';
+comment on column reported_calls.direction is 'Who dialled.';
+comment on column reported_calls.first_event_at is 'When its first event happened.';
+comment on column reported_calls.status is 'Where it stands.';
+comment on column reported_calls.has_errors is 'Whether any event carried errors.';
+comment on column reported_calls.shape is 'The status of each attempt, and all that the attempts were told, as JSON.';
+comment on column reported_calls.stays is 'callstate_stays of the call.';
 
 create view reporting.calls as
 select
@@ -39,7 +64,8 @@ select
     updated_at,
     last_delivered_at
 from calls
-where bucket = any(callstate_all_buckets());
+where bucket = any(callstate_all_buckets())
+    and closed_as = any('{UNKNOWN,ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}');
 
 comment on view reporting.calls is 'Calls, one row each, as they stand now.';
 comment on column reporting.calls.project_id is 'The customer''s project at the provider; ''default'' where a delivery named none.';
@@ -239,31 +265,22 @@ comment on column reporting.transitions.to_status is 'The status that the call c
 comment on column reporting.transitions.at is 'When.';
 comment on column reporting.transitions.seconds_in_from_status is 'How long the call had been in from_status: since the step before. Added up by from_status they are its time_in_status.';
 
--- The keys of the object are asked for one by one: far cheaper than to take it apart.
 create view reporting.durations as
 select
     calls.project_id,
     calls.call_id,
     calls.direction,
-    stay.status,
-    stay.microseconds / 1e6::double precision as seconds,
-    stay.microseconds,
+    (
+        '{total,PENDING,REQUESTED,CONNECTING,CALLING,CLOSING,ERROR,NO_RESPONSE,BUSY,UNREACHABLE}'::text[]
+    )[(stay & 15) + 1] as status,
+    (stay >> 4) / 1e6::double precision as seconds,
     calls.first_event_at
 from calls
-cross join lateral (
-    values
-        ('PENDING', (microseconds_in_status -> 'PENDING')::bigint),
-        ('REQUESTED', (microseconds_in_status -> 'REQUESTED')::bigint),
-        ('CONNECTING', (microseconds_in_status -> 'CONNECTING')::bigint),
-        ('CALLING', (microseconds_in_status -> 'CALLING')::bigint),
-        ('CLOSING', (microseconds_in_status -> 'CLOSING')::bigint),
-        ('ERROR', (microseconds_in_status -> 'ERROR')::bigint),
-        ('NO_RESPONSE', (microseconds_in_status -> 'NO_RESPONSE')::bigint),
-        ('BUSY', (microseconds_in_status -> 'BUSY')::bigint),
-        ('UNREACHABLE', (microseconds_in_status -> 'UNREACHABLE')::bigint),
-        ('total', (extract(epoch from ended_at - first_event_at) * 1000000)::bigint)
-) as stay (status, microseconds)
-where calls.bucket = any(callstate_all_buckets()) and stay.microseconds is not null;
+cross join lateral unnest(
+    callstate_stays(microseconds_in_status, first_event_at, ended_at)
+) as stay
+where calls.bucket = any(callstate_all_buckets())
+    and calls.closed_as = any('{UNKNOWN,ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}');
 
 comment on view reporting.durations is 'How long calls were in each status, and from their first event to their end: one row for each call and status.';
 comment on column reporting.durations.project_id is 'The call''s project.';
@@ -271,32 +288,44 @@ comment on column reporting.durations.call_id is 'The call.';
 comment on column reporting.durations.direction is 'Who dialled.';
 comment on column reporting.durations.status is 'The status, for all stays in it together; ''total'' is from the first event to the end.';
 comment on column reporting.durations.seconds is 'How long. A stay that has not ended is not counted.';
-comment on column reporting.durations.microseconds is 'The same as a whole number.';
 comment on column reporting.durations.first_event_at is 'When the first event of the call happened. The time that the call is reported under.';
 
 create view reporting.outcomes_hourly as
+with
+-- far fewer than calls, and all that is counted of them
+shapes as (
+    select date_trunc('hour', first_event_at, 'UTC') as bucket_start, project_id, direction,
+        status, has_errors, shape, count(*) as calls
+    from reported_calls
+    group by 1, 2, 3, 4, 5, 6
+),
+counted as (
+    select *, status >= 'ERROR' as terminal, jsonb_array_length(shape::jsonb -> 0) as attempts
+    from shapes
+)
 select
-    date_trunc('hour', first_event_at, 'UTC') as bucket_start,
+    bucket_start,
     project_id,
     direction,
-    count(*) as calls,
-    count(*) filter (where not terminal) as live,
-    count(*) filter (where terminal) as terminal,
-    count(*) filter (where status = 'COMPLETED') as completed,
-    count(*) filter (where completed_with_errors) as completed_with_errors,
-    count(*) filter (where status = 'COMPLETED')::double precision
-        / nullif(count(*) filter (where terminal), 0) as completion_rate,
-    count(*) filter (where status = 'ERROR') as error,
-    count(*) filter (where status = 'NO_RESPONSE') as no_response,
-    count(*) filter (where status = 'BUSY') as busy,
-    count(*) filter (where status = 'UNREACHABLE') as unreachable,
-    count(*) filter (where status = 'CANCELED') as canceled,
-    count(*) filter (where status = 'EXPIRED') as expired,
-    count(*) filter (where status = 'MAX_ATTEMPTS_REACHED') as max_attempts_reached,
-    count(*) filter (where status = 'CONCURRENCY_LIMIT_EXCEEDED') as concurrency_limit_exceeded,
-    sum(attempt_count) as attempts
-from reporting.calls
-group by 1, 2, 3;
+    sum(calls)::bigint as calls,
+    coalesce(sum(calls) filter (where not terminal), 0)::bigint as live,
+    coalesce(sum(calls) filter (where terminal), 0)::bigint as terminal,
+    coalesce(sum(calls) filter (where status = 'COMPLETED'), 0)::bigint as completed,
+    coalesce(sum(calls) filter (where status = 'COMPLETED' and has_errors), 0)::bigint
+        as completed_with_errors,
+    coalesce(sum(calls) filter (where status = 'COMPLETED'), 0)::double precision
+        / (sum(calls) filter (where terminal))::double precision as completion_rate,
+    coalesce(sum(calls) filter (where status = 'ERROR'), 0)::bigint as error,
+    coalesce(sum(calls) filter (where status = 'NO_RESPONSE'), 0)::bigint as no_response,
+    coalesce(sum(calls) filter (where status = 'BUSY'), 0)::bigint as busy,
+    coalesce(sum(calls) filter (where status = 'UNREACHABLE'), 0)::bigint as unreachable,
+    coalesce(sum(calls) filter (where status = 'CANCELED'), 0)::bigint as canceled,
+    coalesce(sum(calls) filter (where status = 'EXPIRED'), 0)::bigint as expired,
+    coalesce(sum(calls) filter (where status = 'MAX_ATTEMPTS_REACHED'), 0)::bigint as max_attempts_reached,
+    coalesce(sum(calls) filter (where status = 'CONCURRENCY_LIMIT_EXCEEDED'), 0)::bigint as concurrency_limit_exceeded,
+    sum(calls * attempts)::bigint as attempts
+from counted
+group by bucket_start, project_id, direction;
 
 create view reporting.outcomes_daily as
 select
@@ -425,20 +454,23 @@ comment on column reporting.event_types.leads_to is 'The statuses to which no ca
 
 create view reporting.coverage as
 with
-projects as (select distinct project_id from reporting.calls),
+projects as (select distinct project_id from reported_calls),
 -- far fewer than calls, and all that it depends on which types a call skipped
 shapes as (
-    select project_id, direction, status, told_statuses, count(*) as calls
-    from reporting.calls
-    group by project_id, direction, status, told_statuses
+    select project_id, direction, status, shape, count(*) as calls
+    from reported_calls
+    group by project_id, direction, status, shape
+),
+told as (
+    select project_id, direction, status, shape::jsonb -> 1 as told_statuses, calls from shapes
 ),
 skipped as (
-    select shapes.project_id, known.event_type, sum(shapes.calls)::bigint as calls
-    from shapes
+    select told.project_id, known.event_type, sum(told.calls)::bigint as calls
+    from told
     join reporting.event_types as known using (direction)
     where not told_statuses ? known.status::text
-        and (shapes.status = any(known.leads_to) or told_statuses ?| known.leads_to::text[])
-    group by shapes.project_id, known.event_type
+        and (told.status = any(known.leads_to) or told_statuses ?| known.leads_to::text[])
+    group by told.project_id, known.event_type
 ),
 seen as (
     select project_id, event_type, count(*) as events,

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     question::Question,
-    table::{Place, Row, answer, shown, time},
+    table::{Place, Row, ShownDirection, answer, shown, time},
 };
 use crate::{
     api::{Problem, Shared, caller::Caller},
@@ -99,7 +99,9 @@ pub(in crate::api) async fn show(
                     place: Place {
                         bucket_start: question.bucket_start(bucket),
                         project_id: Some(kind.project_id),
-                        direction: question.by_direction.then_some(Some(event_type.direction())),
+                        direction: question
+                            .by_direction
+                            .then_some(ShownDirection(Some(event_type.direction()))),
                     },
                 });
             }

@@ -8,7 +8,7 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use sqlx::{Postgres, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::table::Place;
+use super::table::{Place, ShownDirection};
 use crate::{
     access::Projects,
     api::{Problem, Service, caller::Caller, query::Query},
@@ -208,7 +208,7 @@ impl Question {
         Place {
             bucket_start: self.bucket_start(cell.bucket),
             project_id: cell.group.project_id.clone(),
-            direction: self.by_direction.then_some(cell.group.direction),
+            direction: self.by_direction.then_some(ShownDirection(cell.group.direction)),
         }
     }
 

@@ -32,8 +32,13 @@ pub(super) struct Place {
     pub(super) project_id: Option<String>,
     /// The direction, null for calls of which it is not known; absent where it is not grouped by.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) direction: Option<Option<Direction>>,
+    pub(super) direction: Option<ShownDirection>,
 }
+
+/// A direction as it is shown: null where it is not known.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(transparent)]
+pub(super) struct ShownDirection(pub(super) Option<Direction>);
 
 /// A row of a report, as CSV has it. Its names are those of the JSON, and those
 /// of a member's members follow it after a full stop.
@@ -77,17 +82,17 @@ fn written<R: Row>(question: &Question, rows: &[R]) -> Result<Vec<u8>, csv::Erro
         ("project_id", question.by_project),
         ("direction", question.by_direction),
     ];
-    let shown = places.iter().filter(|(_, is_shown)| *is_shown);
-    writer.write_record(shown.map(|(name, _)| (*name).to_owned()).chain(R::names()))?;
+    let grouped = places.iter().filter(|(_, is_shown)| *is_shown);
+    writer.write_record(grouped.map(|(name, _)| (*name).to_owned()).chain(R::names()))?;
     for row in rows {
         let Place { bucket_start, project_id, direction } = row.place();
         let values = [
             bucket_start.map(time).unwrap_or_default(),
             project_id.clone().unwrap_or_default(),
-            direction.flatten().map(|direction| direction.to_string()).unwrap_or_default(),
+            shown(direction.and_then(|ShownDirection(direction)| direction)),
         ];
-        let shown = places.iter().zip(values).filter(|((_, is_shown), _)| *is_shown);
-        let record = shown.map(|(_, value)| value).chain(row.values());
+        let grouped = places.iter().zip(values).filter(|((_, is_shown), _)| *is_shown);
+        let record = grouped.map(|(_, value)| value).chain(row.values());
         writer.write_record(record.map(harmless))?;
     }
     writer.into_inner().map_err(|error| error.into_error().into())

@@ -110,8 +110,8 @@ pub async fn standing(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
             sum(calling)::bigint as "calling!"
         from (
             select project_id, direction, count(*) as calling
-            from reporting.calls
-            where not terminal and status = 'CALLING'
+            from reported_calls
+            where status = 'CALLING'
             group by project_id, direction
             union all
             select project_id, direction, -sum(change)
@@ -153,7 +153,7 @@ pub async fn turned_away(
         select width_bucket(first_event_at, $1::timestamptz[]) as "bucket!",
             case when $2 then project_id end as project_id,
             case when $3 then direction end as "direction: Direction", count(*) as "calls!"
-        from reporting.calls
+        from reported_calls
         where status = 'CONCURRENCY_LIMIT_EXCEEDED'
             and first_event_at >= $4 and first_event_at < $5
             and ($6::text[] is null or project_id = any($6))

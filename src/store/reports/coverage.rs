@@ -94,26 +94,30 @@ pub async fn skipped(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<S
         -- far fewer than calls, and all that it depends on
         shapes as materialized (
             select width_bucket(first_event_at, $1::timestamptz[]) as bucket, project_id,
-                direction, status, told_statuses, count(*) as calls
-            from reporting.calls
+                direction, status, shape, count(*) as calls
+            from reported_calls
             where first_event_at >= $2 and first_event_at < $3
                 and ($4::text[] is null or project_id = any($4))
                 and ($5::text is null or direction = $5::text::call_direction)
             group by 1, 2, 3, 4, 5
+        ),
+        told as (
+            select bucket, project_id, direction, status, shape::jsonb -> 1 as told_statuses, calls
+            from shapes
         )
         select bucket as "bucket!", project_id as "project_id!",
             known.event_type as "event_type!",
             coalesce(
-                sum(shapes.calls) filter (
+                sum(told.calls) filter (
                     where not told_statuses ? known.status::text
                         and (
-                            shapes.status = any(known.leads_to)
+                            told.status = any(known.leads_to)
                             or told_statuses ?| known.leads_to::text[]
                         )
                 ),
                 0
             )::bigint as "calls!"
-        from shapes
+        from told
         join reporting.event_types as known using (direction)
         group by 1, 2, 3
         "#,

@@ -42,30 +42,38 @@ pub async fn durations(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec
     let rows = sqlx::query!(
         r#"
         with
-        -- the provider's times are whole seconds, so equal durations are many: they are counted
-        -- before they are sorted
-        counted as (
+        -- the provider's times are whole seconds, so equal stays are many: they are counted before
+        -- they are sorted
+        counted as materialized (
             select width_bucket(first_event_at, $1::timestamptz[]) as bucket,
                 case when $2 then project_id end as project_id,
                 case when $3 then direction end as direction,
-                status, seconds, count(*)::int as calls
-            from reporting.durations
+                unnest(stays) as stay, count(*)::int as calls
+            from reported_calls
             where first_event_at >= $4 and first_event_at < $5
                 and ($6::text[] is null or project_id = any($6))
                 and ($7::text is null or direction = $7::text::call_direction)
-            group by 1, 2, 3, 4, 5
+            group by 1, 2, 3, 4
+        ),
+        -- as callstate_stays puts them together
+        told as (
+            select bucket, project_id, direction, calls, stay & 15 as status,
+                (stay >> 4) / 1e6::float8 as seconds
+            from counted
         ),
         -- a value is at the sorted places below last, as far as those of the value before it
         placed as (
-            select *,
+            select bucket, project_id, direction, status, seconds, calls,
                 sum(calls) over (
                     partition by bucket, project_id, direction, status order by seconds
                 ) as last,
                 sum(calls) over (partition by bucket, project_id, direction, status) - 1 as most
-            from counted
+            from told
         )
         select bucket as "bucket!", project_id, direction as "direction: Direction",
-            status as "status!", sum(calls) as "count!",
+            (array['total', 'PENDING', 'REQUESTED', 'CONNECTING', 'CALLING', 'CLOSING', 'ERROR',
+                'NO_RESPONSE', 'BUSY', 'UNREACHABLE'])[status + 1] as "status!",
+            sum(calls) as "count!",
             sum(calls * seconds) / sum(calls) as "mean!",
             min(seconds) filter (where last > floor(0.5 * most::float8)) as "p50_before!",
             min(seconds) filter (where last > ceil(0.5 * most::float8)) as "p50_after!",
@@ -74,7 +82,7 @@ pub async fn durations(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec
             min(seconds) filter (where last > floor(0.99::float8 * most)) as "p99_before!",
             min(seconds) filter (where last > ceil(0.99::float8 * most)) as "p99_after!"
         from placed
-        group by 1, 2, 3, 4
+        group by bucket, project_id, direction, status
         "#,
         asked.starts,
         asked.by_project,

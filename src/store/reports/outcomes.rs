@@ -37,8 +37,8 @@ pub async fn outcomes(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
             select width_bucket(first_event_at, $1::timestamptz[]) as bucket,
                 case when $2 then project_id end as project_id,
                 case when $3 then direction end as direction,
-                status, completed_with_errors, attempt_statuses, count(*) as calls
-            from reporting.calls
+                status, has_errors, shape, count(*) as calls
+            from reported_calls
             where first_event_at >= $4 and first_event_at < $5
                 and ($6::text[] is null or project_id = any($6))
                 and ($7::text is null or direction = $7::text::call_direction)
@@ -46,14 +46,15 @@ pub async fn outcomes(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
         )
         select bucket as "bucket!", project_id, direction as "direction: Direction",
             false as "of_attempts!", status as "status!: Status",
-            completed_with_errors as "completed_with_errors!", sum(calls)::bigint as "count!"
+            status = 'COMPLETED' and has_errors as "completed_with_errors!",
+            sum(calls)::bigint as "count!"
         from shapes
         group by 1, 2, 3, 4, 5, 6
         union all
         select bucket, project_id, direction, true, attempt.status::call_status, false,
             sum(calls)::bigint
         from shapes
-        cross join lateral jsonb_array_elements_text(attempt_statuses) as attempt (status)
+        cross join lateral jsonb_array_elements_text(shape::jsonb -> 0) as attempt (status)
         group by 1, 2, 3, 4, 5, 6
         "#,
         asked.starts,
