@@ -85,7 +85,13 @@ pub(in crate::api) async fn show(
             let (begins, ends) = question.span(cell.bucket);
             let level = levels.entry(cell.group.clone()).or_default();
             let before = before.get(&cell.group).copied().unwrap_or_default();
-            let course = Course { begins, ends: ends.min(until), before, level: *level };
+            let course = Course {
+                from: question.from,
+                begins,
+                ends: ends.min(until),
+                before,
+                level: *level,
+            };
             let sweep = sweeps.remove(&cell);
             *level += sweep.as_ref().map_or(0, |sweep| sweep.change);
             ConcurrencyRow {
@@ -101,6 +107,8 @@ pub(in crate::api) async fn show(
 
 /// What is known of a bucket besides its changes.
 struct Course {
+    /// When the span begins.
+    from: DateTime<Utc>,
     begins: DateTime<Utc>,
     ends: DateTime<Utc>,
     /// How many calls were in CALLING before the span.
@@ -123,15 +131,14 @@ impl Course {
 
     #[expect(clippy::cast_precision_loss, reason = "a count below 2^53 is exact")]
     fn mean(&self, sweep: Option<&Sweep>) -> f64 {
-        let Some(length) = (self.ends - self.begins).to_std().ok().map(|it| it.as_secs_f64())
-        else {
-            return 0.0;
-        };
-        if length == 0.0 {
+        let length = (self.ends - self.begins).as_seconds_f64();
+        if length <= 0.0 {
             return 0.0;
         }
         // Each that came is there from its moment on until the end, each that left no longer is.
-        let changed = sweep.map_or(0.0, |sweep| sweep.change as f64 * length - sweep.moment);
+        let changed = sweep.map_or(0.0, |sweep| {
+            sweep.change as f64 * (self.ends - self.from).as_seconds_f64() - sweep.moment
+        });
         ((self.level as f64 * length + changed) / length).max(0.0)
     }
 }

@@ -18,7 +18,7 @@ pub struct Sweep {
     pub change: i64,
     /// How many more they were at most, after a change, than before the first change of the span.
     pub peak: i64,
-    /// The changes, each times the seconds from the beginning of the bucket, or of the span, to it.
+    /// The changes, each times the seconds from the beginning of the span to it.
     pub moment: f64,
 }
 
@@ -53,7 +53,7 @@ pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Swe
         moments as (
             select case when $2 then project_id end as project_id,
                 case when $3 then direction end as direction,
-                at, sum(change) as change
+                at, sum(change)::int as change
             from reporting.calling_changes
             where at >= $4 and at < $5
                 and ($6::text[] is null or project_id = any($6))
@@ -70,9 +70,7 @@ pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Swe
         select bucket as "bucket!", project_id, direction as "direction: Direction",
             min(at) as "first_at!", sum(change)::bigint as "change!",
             max(calling)::bigint as "peak!",
-            sum(
-                change * extract(epoch from at - greatest(($1::timestamptz[])[bucket], $4))::float8
-            ) as "moment!"
+            sum(change * date_part('epoch', at - $4)) as "moment!"
         from swept
         group by 1, 2, 3
         "#,

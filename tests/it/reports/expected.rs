@@ -24,17 +24,17 @@ type Group = (Option<String>, Option<Direction>);
 
 impl Ask {
     pub(super) fn query(&self) -> String {
-        let mut query = format!(
-            "from={}&to={}&bucket={}&time_zone=Europe/Berlin",
+        let groups = [(self.by_project, "project_id"), (self.by_direction, "direction")];
+        let groups: Vec<&str> = groups.iter().filter(|it| it.0).map(|it| it.1).collect();
+        format!(
+            "from={}&to={}&bucket={}&time_zone=Europe/Berlin&group_by={}&project_id={}&direction={}",
             self.from.format("%FT%TZ"),
             self.to.format("%FT%TZ"),
             self.bucket,
-        );
-        let groups = [(self.by_project, "project_id"), (self.by_direction, "direction")];
-        let groups: Vec<&str> = groups.iter().filter(|it| it.0).map(|it| it.1).collect();
-        query += &format!("&group_by={}", groups.join(","));
-        query += &format!("&project_id={}", self.project_id.as_deref().unwrap_or_default());
-        query + &format!("&direction={}", self.direction.map_or("", Direction::as_str))
+            groups.join(","),
+            self.project_id.as_deref().unwrap_or_default(),
+            self.direction.map_or("", Direction::as_str),
+        )
     }
 
     /// Each bucket that has a part in the span: from, to.
@@ -170,7 +170,7 @@ impl Ask {
             .began(calls)
             .flat_map(|told| told.call.microseconds_in_status.keys().copied())
             .collect();
-        let names = seen.iter().map(|status| status.to_string()).chain(["total".to_owned()]);
+        let names = seen.iter().map(Status::to_string).chain(["total".to_owned()]);
         let names: Vec<String> = names.collect();
         let tells = |told: &Told| {
             !told.call.microseconds_in_status.is_empty() || told.call.ended_at.is_some()
@@ -212,7 +212,7 @@ impl Ask {
                     let of_call = |told: &&Told| told.errors.iter().filter(|it| it == kind).count();
                     json!({
                         "code": kind.0, "phase": kind.1,
-                        "errors": calls.iter().map(|told| of_call(told)).sum::<usize>(),
+                        "errors": calls.iter().map(of_call).sum::<usize>(),
                         "calls": calls.iter().filter(|told| of_call(told) > 0).count(),
                     })
                 };

@@ -2,6 +2,7 @@
 
 mod expected;
 mod interface;
+mod readme;
 mod told;
 
 use std::collections::BTreeMap;
@@ -102,8 +103,8 @@ async fn every_report_says_what_was_told() {
 }
 
 #[tokio::test]
-async fn the_views_say_what_the_reports_say() {
-    let (database, service, calls) = told(300).await;
+async fn the_views_of_outcomes_say_what_the_report_says() {
+    let (database, service, _) = told(300).await;
     let mut sql = database.connect().await;
     let hourly = sqlx::query_scalar!(
         r#"
@@ -146,7 +147,12 @@ async fn the_views_say_what_the_reports_say() {
             }
         }
     }
+}
 
+#[tokio::test]
+async fn the_views_add_up_to_what_the_reports_say() {
+    let (database, service, calls) = told(300).await;
+    let mut sql = database.connect().await;
     let ask = whole("none");
     let durations = service.get(&format!("/reports/durations?{}", ask.query())).await.ok();
     for row in durations["rows"].as_array().unwrap() {

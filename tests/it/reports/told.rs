@@ -106,10 +106,12 @@ pub(super) fn month(calls: u64) -> (Vec<String>, Vec<Told>) {
     (bodies, told)
 }
 
-/// Calls that the simulation does not make: (event type, call, minutes after the beginning of 29 March in Berlin, dial,
-/// codes of errors), in the order in which they come.
+/// Event type, call, minutes after the beginning of 29 March in Berlin, dial, codes of errors.
+type Odd = (&'static str, &'static str, i64, Option<&'static str>, &'static [&'static str]);
+
+/// Calls that the simulation does not make, in the order in which their events come.
 #[rustfmt::skip]
-const ODD: [(&str, &str, i64, Option<&str>, &[&str]); 24] = [
+const ODD: [Odd; 24] = [
     // contradicted, and with an error that has neither code nor phase
     ("OUTBOUND_CALL_COMPLETED", "contradicted", 10, Some("A"), &[]),
     ("OUTBOUND_CALL_BUSY", "contradicted", 20, Some("A"), &[""]),
