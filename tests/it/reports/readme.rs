@@ -1,6 +1,6 @@
 //! The statements of README that report.
 
-use sqlx::{AssertSqlSafe, Column as _, Connection as _, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
 use super::told;
 
@@ -32,7 +32,7 @@ async fn the_ten_questions_of_readme_are_answered_as_it_shows() {
         let rows = rows.unwrap_or_else(|error| panic!("{error}: {question}"));
         let header = output.and_then(|output| output.lines().next()).expect("it shows the output");
         if let Some(row) = rows.first() {
-            let columns: Vec<&str> = row.columns().iter().map(|column| column.name()).collect();
+            let columns: Vec<&str> = row.columns().iter().map(sqlx::Column::name).collect();
             assert_eq!(header.split('|').map(str::trim).collect::<Vec<_>>(), columns);
             assert!(row.len() < 10);
             answered += 1;
