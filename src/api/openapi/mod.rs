@@ -41,7 +41,7 @@ use utoipa::{
 
 use super::{
     Problem, calls, health, history, list, metrics, problem::Body, quarantine, query::Query,
-    state_machine, webhooks,
+    reports, state_machine, webhooks,
 };
 use crate::{
     call::{
@@ -70,6 +70,11 @@ pub(super) const API_KEY: &str = "api_key";
         list::list,
         calls::show,
         history::show,
+        reports::outcomes::show,
+        reports::durations::show,
+        reports::concurrency::show,
+        reports::errors::show,
+        reports::coverage::show,
         state_machine::show,
         quarantine::list,
         quarantine::show,
@@ -82,6 +87,7 @@ pub(super) const API_KEY: &str = "api_key";
     tags(
         (name = "deliveries", description = "What the provider sends."),
         (name = "calls", description = "Where calls stand, and how they came to be there."),
+        (name = "reports", description = "Figures over many calls."),
         (name = "quarantine", description = "Deliveries that could not be understood."),
         (name = "operations", description = "How the service fares, and what it is."),
     ),

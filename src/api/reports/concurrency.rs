@@ -10,13 +10,18 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
-    question::Question,
-    table::{Place, Row, answer},
+    question::{Asking, Question},
+    table::{Place, ReportDocument, Row, answer},
 };
 use crate::{
-    api::{Problem, Shared, caller::Caller},
+    api::{
+        Problem, Shared,
+        caller::Caller,
+        openapi::{answers::BadParameter, example},
+    },
     store::reports::{
         Asked, Cell, Group,
         concurrency::{Sweep, standing, sweep, turned_away},
@@ -24,13 +29,15 @@ use crate::{
 };
 
 /// The calls in CALLING in the course of a bucket.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct ConcurrencyRow {
     #[serde(flatten)]
     place: Place,
+    /// The most at once.
     peak: u64,
-    /// Over the time of the bucket that is asked about and has passed.
+    /// The mean over the time of the bucket that is asked about and has passed.
     mean: f64,
+    /// How many that began in it were turned away.
     turned_away: u64,
 }
 
@@ -48,6 +55,26 @@ impl Row for ConcurrencyRow {
     }
 }
 
+/// How many calls there were at once
+///
+/// How many calls were in CALLING, and how many were turned away by the limit of concurrent calls.
+#[utoipa::path(
+    get,
+    path = "/reports/concurrency",
+    operation_id = "get_concurrency",
+    tag = "reports",
+    params(Asking),
+    responses(
+        (status = 200, description = "The report.", content(
+            (ReportDocument<ConcurrencyRow> = "application/json",
+             example = json!(example(include_str!("../openapi/examples/concurrency.json")))),
+            (String = "text/csv; charset=utf-8; header=present",
+             example = json!("peak,mean,turned_away\r\n1,0.5,0\r\n")),
+        )),
+        BadParameter,
+    ),
+    security((), ("api_key" = [])),
+)]
 pub(in crate::api) async fn show(
     State(service): State<Shared>,
     caller: Caller,

@@ -10,27 +10,35 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
-    question::Question,
-    table::{Place, Row, ShownDirection, answer, shown, time},
+    question::{Asking, Question},
+    table::{Place, ReportDocument, Row, ShownDirection, answer, shown, time},
 };
 use crate::{
-    api::{Problem, Shared, caller::Caller},
+    api::{
+        Problem, Shared,
+        caller::Caller,
+        openapi::{answers::BadParameter, example},
+    },
     call::KnownEvent,
     store::reports::coverage::{Kind, Seen, Skipped, seen, skipped},
 };
 
 /// One of the 18 types of events in a project. Whatever is grouped by, each
 /// project is shown for itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct CoverageRow {
     #[serde(flatten)]
     place: Place,
+    /// The type.
     event_type: KnownEvent,
     /// How many happened in the bucket.
     events: u64,
+    /// When the first of them happened; null where there was none.
     first_seen_at: Option<DateTime<Utc>>,
+    /// When the last of them happened; null where there was none.
     last_seen_at: Option<DateTime<Utc>>,
     /// How many of the calls that began in the bucket came to a status beyond it, none of whose
     /// attempts was told of it.
@@ -59,6 +67,26 @@ impl Row for CoverageRow {
     }
 }
 
+/// Which types of events come
+///
+/// A row for each project and type of events. Shows which types are switched off at the provider.
+#[utoipa::path(
+    get,
+    path = "/reports/coverage",
+    operation_id = "get_coverage",
+    tag = "reports",
+    params(Asking),
+    responses(
+        (status = 200, description = "The report.", content(
+            (ReportDocument<CoverageRow> = "application/json",
+             example = json!(example(include_str!("../openapi/examples/coverage.json")))),
+            (String = "text/csv; charset=utf-8; header=present",
+             example = json!("project_id,event_type,events,first_seen_at,last_seen_at,calls_that_skipped\r\ndemo,OUTBOUND_CALL_CALLING,2,2026-05-12T10:24:02Z,2026-05-12T10:30:00Z,0\r\n")),
+        )),
+        BadParameter,
+    ),
+    security((), ("api_key" = [])),
+)]
 pub(in crate::api) async fn show(
     State(service): State<Shared>,
     caller: Caller,

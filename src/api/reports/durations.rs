@@ -8,13 +8,18 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
-    question::Question,
-    table::{Place, Row, answer, shown},
+    question::{Asking, Question},
+    table::{Place, ReportDocument, Row, answer, shown},
 };
 use crate::{
-    api::{Problem, Shared, caller::Caller},
+    api::{
+        Problem, Shared,
+        caller::Caller,
+        openapi::{answers::BadParameter, example},
+    },
     call::Status,
     store::reports::durations::{Percentile, Stay, durations},
 };
@@ -25,7 +30,7 @@ const TOTAL: &str = "total";
 
 /// How long the calls that began in a bucket were in a status, all stays in it
 /// together.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct DurationsRow {
     #[serde(flatten)]
     place: Place,
@@ -33,9 +38,13 @@ pub(in crate::api) struct DurationsRow {
     status: String,
     /// How many calls have been in it, and left it.
     count: u64,
+    /// How long on average; null where there was none.
     mean_seconds: Option<f64>,
+    /// How long half of them took at most; null where there was none.
     p50_seconds: Option<f64>,
+    /// How long nine in ten of them took at most; null where there was none.
     p90_seconds: Option<f64>,
+    /// How long all but one in a hundred of them took at most; null where there was none.
     p99_seconds: Option<f64>,
 }
 
@@ -86,6 +95,27 @@ impl Row for DurationsRow {
     }
 }
 
+/// How long calls took
+///
+/// How long calls were in each status, all their stays in it together, and as a whole (`total`): a
+/// row for each. A stay that has not ended is not counted.
+#[utoipa::path(
+    get,
+    path = "/reports/durations",
+    operation_id = "get_durations",
+    tag = "reports",
+    params(Asking),
+    responses(
+        (status = 200, description = "The report.", content(
+            (ReportDocument<DurationsRow> = "application/json",
+             example = json!(example(include_str!("../openapi/examples/durations.json")))),
+            (String = "text/csv; charset=utf-8; header=present",
+             example = json!("status,count,mean_seconds,p50_seconds,p90_seconds,p99_seconds\r\nCALLING,1,18,18,18,18\r\n")),
+        )),
+        BadParameter,
+    ),
+    security((), ("api_key" = [])),
+)]
 pub(in crate::api) async fn show(
     State(service): State<Shared>,
     caller: Caller,

@@ -8,18 +8,23 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
-    question::Question,
-    table::{Place, Row, answer},
+    question::{Asking, Question},
+    table::{Place, ReportDocument, Row, answer},
 };
 use crate::{
-    api::{Problem, Shared, caller::Caller},
+    api::{
+        Problem, Shared,
+        caller::Caller,
+        openapi::{answers::BadParameter, example},
+    },
     store::reports::errors::errors,
 };
 
 /// The errors of one kind in the calls that began in a bucket.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct ErrorsRow {
     #[serde(flatten)]
     place: Place,
@@ -27,6 +32,7 @@ pub(in crate::api) struct ErrorsRow {
     code: Option<String>,
     /// The phase of the call; null where the provider gave none.
     phase: Option<String>,
+    /// How many errors.
     errors: u64,
     /// In how many calls.
     calls: u64,
@@ -51,6 +57,26 @@ impl Row for ErrorsRow {
     }
 }
 
+/// What went wrong
+///
+/// The errors of calls by code and phase: a row for each.
+#[utoipa::path(
+    get,
+    path = "/reports/errors",
+    operation_id = "get_errors",
+    tag = "reports",
+    params(Asking),
+    responses(
+        (status = 200, description = "The report.", content(
+            (ReportDocument<ErrorsRow> = "application/json",
+             example = json!(example(include_str!("../openapi/examples/errors.json")))),
+            (String = "text/csv; charset=utf-8; header=present",
+             example = json!("code,phase,errors,calls\r\nNETWORK_ERROR,CONNECTING,2,1\r\n")),
+        )),
+        BadParameter,
+    ),
+    security((), ("api_key" = [])),
+)]
 pub(in crate::api) async fn show(
     State(service): State<Shared>,
     caller: Caller,

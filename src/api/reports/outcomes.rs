@@ -8,13 +8,18 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
-    question::Question,
-    table::{Place, Row, answer, shown},
+    question::{Asking, Question},
+    table::{Place, ReportDocument, Row, answer, shown},
 };
 use crate::{
-    api::{Problem, Shared, caller::Caller},
+    api::{
+        Problem, Shared,
+        caller::Caller,
+        openapi::{answers::BadParameter, example},
+    },
     call::Status,
     store::reports::{
         Cell,
@@ -23,21 +28,28 @@ use crate::{
 };
 
 /// What became of the calls that began in a bucket.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct OutcomesRow {
     #[serde(flatten)]
     place: Place,
+    /// How many calls.
     calls: u64,
+    /// How many of them have not ended.
     live: u64,
+    /// How many of them have ended, at least for now.
     terminal: u64,
+    /// How many of them are COMPLETED, with errors or without.
     completed: u64,
+    /// How many of the completed ones had errors.
     completed_with_errors: u64,
-    /// Of those that have ended; null where none has.
+    /// The share of the completed ones among those that have ended; null where none has.
+    #[schema(minimum = 0, maximum = 1)]
     completion_rate: Option<f64>,
-    /// Each status that any call of the report has.
+    /// How many of them are in each status that any call of the report is in.
     by_status: BTreeMap<Status, u64>,
+    /// How many dials they had.
     attempts: u64,
-    /// Each status that any attempt of the report has.
+    /// How many of these came to each status that any dial of the report came to.
     attempts_by_status: BTreeMap<Status, u64>,
 }
 
@@ -105,6 +117,27 @@ fn is_of_attempt(status: Status) -> bool {
     status.is_of_attempt()
 }
 
+/// What became of calls
+///
+/// Of the calls whose first event lies in each bucket: where they stand now, and where their attempts
+/// came to.
+#[utoipa::path(
+    get,
+    path = "/reports/outcomes",
+    operation_id = "get_outcomes",
+    tag = "reports",
+    params(Asking),
+    responses(
+        (status = 200, description = "The report.", content(
+            (ReportDocument<OutcomesRow> = "application/json",
+             example = json!(example(include_str!("../openapi/examples/outcomes.json")))),
+            (String = "text/csv; charset=utf-8; header=present",
+             example = json!("bucket_start,calls,live,terminal,completed,…\r\n2026-05-11T22:00:00Z,1,1,0,0,…\r\n")),
+        )),
+        BadParameter,
+    ),
+    security((), ("api_key" = [])),
+)]
 pub(in crate::api) async fn show(
     State(service): State<Shared>,
     caller: Caller,

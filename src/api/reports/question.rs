@@ -7,12 +7,23 @@ use axum::http::{HeaderMap, Uri, header};
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use sqlx::{Postgres, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
+use utoipa::{
+    IntoParams, ToSchema as _,
+    openapi::{
+        KnownFormat, ObjectBuilder, Ref, RefOr, Schema, SchemaFormat, Type,
+        path::{Parameter, ParameterIn},
+    },
+};
 
 use super::table::{Place, ShownDirection};
 use crate::{
     access::Projects,
-    api::{Problem, Service, caller::Caller, query::Query},
-    call::{Direction, named},
+    api::{
+        Problem, Service,
+        caller::Caller,
+        query::{Query, parameter},
+    },
+    call::{Direction, ProjectId, named},
     store::reports::{self, Asked, Cell, Group, span},
 };
 
@@ -63,6 +74,54 @@ named! {
         Json = "json",
         /// As CSV.
         Csv = "csv",
+    }
+}
+
+/// The parameters of a report.
+pub(super) struct Asking;
+
+impl IntoParams for Asking {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let time = || text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+        let named = |names: Vec<&'static str>| text().enum_values(Some(names));
+        let buckets = Bucket::ALL.iter().map(|it| it.as_str()).collect();
+        let formats = Format::ALL.iter().map(|it| it.as_str()).collect();
+        let asked = |name, meaning, schema: RefOr<Schema>| {
+            parameter(name, ParameterIn::Query, meaning, schema)
+        };
+        vec![
+            asked(
+                "from",
+                "The least time, inclusive; 7 days before `to` by default.",
+                time().into(),
+            ),
+            asked("to", "The greatest time, exclusive; now by default.", time().into()),
+            asked(
+                "bucket",
+                "How the time is divided. A bucket begins where the time zone's hour, day or Monday \
+                 does, the first perhaps before `from`. There are at most 10,000.",
+                named(buckets).default(Some("none".into())).into(),
+            ),
+            asked(
+                "time_zone",
+                "Whose hours, days and weeks: a name of IANA.",
+                text().default(Some(UTC.into())).examples(["Europe/Berlin"]).into(),
+            ),
+            asked(
+                "group_by",
+                "What is shown for each by itself: `project_id`, `direction`, or both with a comma \
+                 between.",
+                text().pattern(Some("^(project_id|direction)(,(project_id|direction))*$")).into(),
+            ),
+            asked(
+                "project_id",
+                "Only this project.",
+                Ref::from_schema_name(ProjectId::name()).into(),
+            ),
+            asked("direction", "Only this one.", Ref::from_schema_name(Direction::name()).into()),
+            asked("format", "Instead of what `Accept` prefers.", named(formats).into()),
+        ]
     }
 }
 

@@ -7,30 +7,48 @@ use axum::{
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, Type},
+};
 
 use super::question::{Bucket, Format, Question};
 use crate::{api::Problem, call::Direction};
 
-/// A report as JSON.
-#[derive(Debug, Serialize)]
-pub(super) struct ReportDocument<R> {
+/// The media type of CSV.
+pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
+
+/// A report.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Report)]
+pub(super) struct ReportDocument<R: ToSchema> {
+    /// The least time, inclusive.
     from: DateTime<Utc>,
+    /// The greatest time, exclusive.
     to: DateTime<Utc>,
+    /// How the time is divided.
+    #[schema(value_type = String, pattern = "^(hour|day|week|none)$")]
     bucket: Bucket,
+    /// Whose hours, days and weeks.
     time_zone: String,
+    /// The figures, in the order of time.
     rows: Vec<R>,
 }
 
 /// What a row is of: what it begins with.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ReportPlace)]
 pub(super) struct Place {
     /// When the bucket begins, which may be before the span; absent where there are none.
+    #[schema(value_type = String, format = DateTime, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bucket_start: Option<DateTime<Utc>>,
     /// The project; absent where it is not grouped by.
+    #[schema(value_type = String, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) project_id: Option<String>,
-    /// The direction, null for calls of which it is not known; absent where it is not grouped by.
+    /// The direction; absent where it is not grouped by.
+    #[schema(value_type = ShownDirection, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) direction: Option<ShownDirection>,
 }
@@ -40,9 +58,21 @@ pub(super) struct Place {
 #[serde(transparent)]
 pub(super) struct ShownDirection(pub(super) Option<Direction>);
 
+impl PartialSchema for ShownDirection {
+    fn schema() -> RefOr<Schema> {
+        OneOfBuilder::new()
+            .item(Ref::from_schema_name(Direction::name()))
+            .item(ObjectBuilder::new().schema_type(Type::Null))
+            .description(Some("Who dialled; null for calls of which it is not known."))
+            .into()
+    }
+}
+
+impl ToSchema for ShownDirection {}
+
 /// A row of a report, as CSV has it. Its names are those of the JSON, and those
 /// of a member's members follow it after a full stop.
-pub(super) trait Row: Serialize {
+pub(super) trait Row: Serialize + ToSchema {
     /// The names of what follows the place.
     fn names() -> Vec<String>;
 
@@ -63,7 +93,7 @@ pub(super) fn answer<R: Row>(question: Question, rows: Vec<R>) -> Result<Respons
         Format::Csv => {
             let broken = |error: &dyn std::fmt::Display| Problem::internal(error.to_string());
             let csv = written(&question, &rows).map_err(|error| broken(&error))?;
-            let content_type = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
+            let content_type = HeaderValue::from_static(CSV);
             ([(header::CONTENT_TYPE, content_type)], csv).into_response()
         }
     };
