@@ -5,11 +5,23 @@
 -- these columns do not change, and the row is rewritten in place (HOT). The
 -- index holds all of it, so that a report reads neither rows nor JSON.
 --
--- The function is in PL/pgSQL, which is not inlined: Postgres prepares the
+-- The functions are in PL/pgSQL, which is not inlined: Postgres prepares the
 -- expressions of generated columns anew for each statement that writes.
 --
 -- Locks: calls is rewritten. Whoever reads or writes it waits meanwhile, about
 -- fifteen seconds for a million calls.
+
+create function callstate_shape(attempts jsonb) returns text
+    language plpgsql immutable parallel safe
+    as $$
+    begin
+        return '[' || jsonb_path_query_array(attempts, '$[*].status')::text
+            || ',' || jsonb_path_query_array(attempts, '$[*].statuses[*]')::text || ']';
+    end
+    $$;
+
+comment on function callstate_shape(jsonb) is
+    'The status of each attempt, and all that the attempts were told, as JSON.';
 
 create function callstate_stays(
     microseconds_in_status jsonb,
@@ -45,13 +57,8 @@ alter table calls
     add column closed_as call_status not null
         generated always as (case when status >= 'ERROR' then status else 'UNKNOWN' end) stored,
     add column closed_shape text
-        generated always as (
-            case
-                when status >= 'ERROR' then
-                    '[' || jsonb_path_query_array(attempts, '$[*].status')::text
-                    || ',' || jsonb_path_query_array(attempts, '$[*].statuses[*]')::text || ']'
-            end
-        ) stored,
+        generated always as (case when status >= 'ERROR' then callstate_shape(attempts) end)
+        stored,
     add column closed_stays bigint[]
         generated always as (
             case
@@ -61,7 +68,7 @@ alter table calls
         ) stored;
 
 comment on column calls.closed_as is 'The status, where it is terminal; UNKNOWN while the call is live.';
-comment on column calls.closed_shape is 'The status of each attempt, and all that the attempts were told, as JSON; null while the call is live.';
+comment on column calls.closed_shape is 'callstate_shape of the call; null while it is live.';
 comment on column calls.closed_stays is 'callstate_stays of the call; null while it is live.';
 
 create index calls_by_outcome on calls (bucket, closed_as, first_event_at)

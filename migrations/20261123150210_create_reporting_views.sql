@@ -20,8 +20,7 @@ where bucket = any(callstate_all_buckets())
     and closed_as = any('{ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}')
 union all
 select project_id, direction, first_event_at, status, has_errors,
-    '[' || jsonb_path_query_array(attempts, '$[*].status')::text
-        || ',' || jsonb_path_query_array(attempts, '$[*].statuses[*]')::text || ']',
+    callstate_shape(attempts),
     callstate_stays(microseconds_in_status, first_event_at, ended_at)
 from calls
 where bucket = any(callstate_all_buckets()) and closed_as = 'UNKNOWN';
@@ -32,7 +31,7 @@ comment on column reported_calls.direction is 'Who dialled.';
 comment on column reported_calls.first_event_at is 'When its first event happened.';
 comment on column reported_calls.status is 'Where it stands.';
 comment on column reported_calls.has_errors is 'Whether any event carried errors.';
-comment on column reported_calls.shape is 'The status of each attempt, and all that the attempts were told, as JSON.';
+comment on column reported_calls.shape is 'callstate_shape of the call.';
 comment on column reported_calls.stays is 'callstate_stays of the call.';
 
 create view reporting.calls as
