@@ -2,8 +2,8 @@
 --
 -- A call is written a few times while it lives and hardly ever after. So what is
 -- counted of it is taken out of its JSON once, when it has ended; until then
--- these columns do not change, and the row is rewritten in place (HOT). The
--- index holds all of it, so that a report reads neither rows nor JSON.
+-- these columns do not change, nor does outcome, and the row is rewritten in
+-- place (HOT). The index holds all of it, so that a report reads neither rows nor JSON.
 --
 -- The functions are in PL/pgSQL, which is not inlined: Postgres prepares the
 -- expressions of generated columns anew for each statement that writes.
@@ -54,8 +54,6 @@ comment on function callstate_stays(jsonb, timestamptz, timestamptz) is
     'How long a call was in each status that it left (1 PENDING to 9 UNREACHABLE), and from its first event to its end (0): microseconds times 16, plus that number.';
 
 alter table calls
-    add column closed_as call_status not null
-        generated always as (case when status >= 'ERROR' then status else 'UNKNOWN' end) stored,
     add column closed_shape text
         generated always as (case when status >= 'ERROR' then callstate_shape(attempts) end)
         stored,
@@ -67,11 +65,10 @@ alter table calls
             end
         ) stored;
 
-comment on column calls.closed_as is 'The status, where it is terminal; UNKNOWN while the call is live.';
 comment on column calls.closed_shape is 'callstate_shape of the call; null while it is live.';
 comment on column calls.closed_stays is 'callstate_stays of the call; null while it is live.';
 
-create index calls_by_outcome on calls (bucket, closed_as, first_event_at)
+create index calls_by_outcome on calls (bucket, outcome, first_event_at)
     include (project_id, direction, has_errors, closed_shape, closed_stays);
 
 comment on index calls_by_outcome is 'All that reports count of calls.';

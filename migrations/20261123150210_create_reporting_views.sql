@@ -13,17 +13,17 @@
 
 -- Where it has ended, all is in an index; the others are few.
 create view reported_calls as
-select project_id, direction, first_event_at, closed_as as status, has_errors,
+select project_id, direction, first_event_at, outcome as status, has_errors,
     closed_shape as shape, closed_stays as stays
 from calls
 where bucket = any(callstate_all_buckets())
-    and closed_as = any('{ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}')
+    and outcome = any('{ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}')
 union all
 select project_id, direction, first_event_at, status, has_errors,
     callstate_shape(attempts),
     callstate_stays(microseconds_in_status, first_event_at, ended_at)
 from calls
-where bucket = any(callstate_all_buckets()) and closed_as = 'UNKNOWN';
+where bucket = any(callstate_all_buckets()) and outcome = any('{UNKNOWN,PENDING}');
 
 comment on view reported_calls is 'Calls as reports count them.';
 comment on column reported_calls.project_id is 'The call''s project.';
@@ -64,7 +64,7 @@ select
     last_delivered_at
 from calls
 where bucket = any(callstate_all_buckets())
-    and closed_as = any('{UNKNOWN,ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}');
+    and outcome = any('{UNKNOWN,PENDING,ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}');
 
 comment on view reporting.calls is 'Calls, one row each, as they stand now.';
 comment on column reporting.calls.project_id is 'The customer''s project at the provider; ''default'' where a delivery named none.';
@@ -279,7 +279,7 @@ cross join lateral unnest(
     callstate_stays(microseconds_in_status, first_event_at, ended_at)
 ) as stay
 where calls.bucket = any(callstate_all_buckets())
-    and calls.closed_as = any('{UNKNOWN,ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}');
+    and calls.outcome = any('{UNKNOWN,PENDING,ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}');
 
 comment on view reporting.durations is 'How long calls were in each status, and from their first event to their end: one row for each call and status.';
 comment on column reporting.durations.project_id is 'The call''s project.';

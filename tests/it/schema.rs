@@ -179,7 +179,8 @@ async fn a_row_in_a_wrong_bucket_is_refused_however_many_there_are() {
 async fn migrations_leave_the_number_of_buckets_as_it_was_set() {
     let database = Database::create().await;
     let mut connection = database.connect().await;
-    connection.execute("drop schema public cascade; create schema public").await.unwrap();
+    let clear = "drop schema reporting cascade; drop schema public cascade; create schema public";
+    connection.execute(clear).await.unwrap();
     for (place, migration) in MIGRATOR.iter().enumerate() {
         connection.execute(migration.sql.clone()).await.unwrap();
         if place == 0 {
