@@ -187,6 +187,7 @@ fn service() -> (Runtime, Router, Writers) {
         edge: Arc::new(api::Edge::new(settings)),
         lookup,
         streams,
+        reports: api::Reports::default(),
     });
     drop(guard);
     (runtime, router, writers)

@@ -206,7 +206,7 @@ pub(super) async fn show(
     let as_of = query.take("as_of", read_instant);
     let wait = query.take("wait", stream::read_wait);
     if as_of.is_some() && wait.is_some() {
-        query.fault("wait: what was known as_of a time does not change");
+        query.fault("wait", "what was known as_of a time does not change");
     }
     query.finish()?;
     let wanted = || Wanted { call_id: call_id.clone(), projects: projects.clone() };

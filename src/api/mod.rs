@@ -8,6 +8,7 @@
 //! | `list` | `GET /calls` |
 //! | [`stream`] | `GET /stream`, `GET /calls/{call_id}/stream` |
 //! | `history` | `GET /calls/{call_id}/history` |
+//! | [`reports`] | `GET /reports/outcomes`, `durations`, `concurrency`, `errors`, `coverage` |
 //! | [`quarantine`] | `GET /quarantine`, `GET /quarantine/{id}`, `POST /quarantine/{id}/replay` |
 //! | `state_machine` | `GET /state-machine` |
 //! | `health` | `GET /health/live`, `GET /health/ready` |
@@ -40,6 +41,7 @@ mod page;
 mod problem;
 pub mod quarantine;
 mod query;
+pub mod reports;
 mod state_machine;
 pub mod stream;
 mod tag;
@@ -69,6 +71,7 @@ pub use edge::Edge;
 pub use keyring::Keyring;
 pub use lookup::Lookup;
 pub use problem::Problem;
+pub use reports::Reports;
 pub use stream::Streams;
 use webhooks::Endpoints;
 
@@ -95,10 +98,12 @@ pub struct Service {
     pub lookup: Lookup,
     /// Where to listen and to wait.
     pub streams: Streams,
+    /// What reports share.
+    pub reports: Reports,
 }
 
 /// The templates of all routes: requests are counted by them.
-const ROUTES: [&str; 19] = [
+const ROUTES: [&str; 24] = [
     "/webhooks",
     "/webhooks/",
     "/webhooks/{endpoint}",
@@ -112,6 +117,11 @@ const ROUTES: [&str; 19] = [
     "/calls/{call_id}/history",
     "/calls/{call_id}/stream",
     "/stream",
+    "/reports/outcomes",
+    "/reports/durations",
+    "/reports/concurrency",
+    "/reports/errors",
+    "/reports/coverage",
     "/quarantine",
     "/quarantine/{id}",
     "/quarantine/{id}/replay",
@@ -149,6 +159,11 @@ pub fn router(service: Service) -> Router {
         .route("/calls/{call_id}/history", get(history::show))
         .route("/calls/{call_id}/stream", get(stream::of_call))
         .route("/stream", get(stream::all))
+        .route("/reports/outcomes", get(reports::outcomes::show))
+        .route("/reports/durations", get(reports::durations::show))
+        .route("/reports/concurrency", get(reports::concurrency::show))
+        .route("/reports/errors", get(reports::errors::show))
+        .route("/reports/coverage", get(reports::coverage::show))
         .route("/quarantine", get(quarantine::list))
         .route("/quarantine/{id}", get(quarantine::show))
         .route("/quarantine/{id}/replay", post(quarantine::replay))

@@ -65,9 +65,9 @@ impl Query {
         self.take("project_id", |value| ProjectId::new(value).map_err(|why| why.to_string()))
     }
 
-    /// Notes what is wrong elsewhere in the request, to be named with the rest.
-    pub(super) fn fault(&mut self, fault: impl Into<String>) {
-        self.faults.push(fault.into());
+    /// Notes that something is wrong together with what else is asked, to be named with the rest.
+    pub(super) fn fault(&mut self, name: &str, fault: &str) {
+        self.faults.push(format!("{name}: {fault}"));
     }
 
     /// Refuses what was wrong, and what nobody asked for.

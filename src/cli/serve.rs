@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::api::{self, Edge, Keyring, Lookup, Service, Streams, edge};
+use crate::api::{self, Edge, Keyring, Lookup, Reports, Service, Streams, edge};
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
@@ -131,6 +131,7 @@ async fn answer(
         edge: Arc::clone(&edge),
         lookup: Lookup::start(database.pool(), buckets),
         streams,
+        reports: Reports::default(),
     });
     let serving = edge::serve(listener, router, edge, stop.requested());
     announce(database, address);

@@ -29,6 +29,18 @@ const IN_ORDER: &str = "
     set enable_sort = off;
 ";
 
+/// A report looks at much or little, so each is planned by what it asks for; what
+/// it looks at stays the same meanwhile. For the transaction only.
+const BY_COST: &str = "
+    set transaction isolation level repeatable read, read only;
+    set local plan_cache_mode = force_custom_plan;
+    set local enable_seqscan = on;
+    set local enable_bitmapscan = on;
+    set local enable_hashjoin = on;
+    set local enable_mergejoin = on;
+    set local work_mem = '64MB';
+";
+
 /// Sets a connection up for looking up by keys.
 ///
 /// # Errors
@@ -47,6 +59,22 @@ pub async fn for_reading(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
 pub async fn for_reading_on(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     for_reading(conn).await?;
     conn.execute(IN_ORDER).await?;
+    Ok(())
+}
+
+/// Sets a transaction up for reporting, each statement for at most so long.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub(super) async fn for_reporting(conn: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
+    conn.execute(BY_COST).await?;
+    sqlx::query!(
+        "select set_config('statement_timeout', $1, true) as timeout",
+        timeout.as_millis().to_string(),
+    )
+    .fetch_one(conn)
+    .await?;
     Ok(())
 }
 

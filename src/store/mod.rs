@@ -16,6 +16,7 @@
 //! | [`api_keys`] | the table `api_keys` |
 //! | [`epoch`](mod@epoch) | where the database has lived, for the order of a stream |
 //! | [`stream`] | the order in which events were stored, and reading on in it |
+//! | [`reports`] | figures over many calls, from the views in the schema `reporting` |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
 //! | [`export`] | whole ranges of calls, events and deliveries, as streams |
 //! | [`connection`] | what connections are set to |
@@ -45,6 +46,7 @@ pub mod past;
 pub mod quarantine;
 mod recent;
 pub mod record;
+pub mod reports;
 pub mod shelf;
 pub mod stream;
 mod write;

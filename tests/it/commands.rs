@@ -29,10 +29,12 @@ async fn the_state_machine_is_printed_and_served_from_one_description() {
 #[tokio::test]
 async fn migrate_does_what_is_pending_and_then_nothing() {
     let database = Database::create().await;
-    sqlx::raw_sql("drop schema public cascade; create schema public")
-        .execute(&mut database.connect().await)
-        .await
-        .unwrap();
+    sqlx::raw_sql(
+        "drop schema if exists reporting cascade; drop schema public cascade; create schema public",
+    )
+    .execute(&mut database.connect().await)
+    .await
+    .unwrap();
     for command in [&["verify"][..], &["export", "calls"], &["export", "deliveries"]] {
         let refused = callstate(&[command, &["--database-url", &database.url()]].concat());
         let said = String::from_utf8(refused.stderr).unwrap();

@@ -9,8 +9,8 @@ use axum::{
 use callstate::{
     access::{ApiKey, Grant, KeyName, Projects, Scope},
     api::{
-        Edge, Keyring, Lookup, Service, Streams, edge, keyring::Uses, router, tally::Deliveries,
-        webhooks::Endpoints,
+        Edge, Keyring, Lookup, Reports, Service, Streams, edge, keyring::Uses, router,
+        tally::Deliveries, webhooks::Endpoints,
     },
     clock::Clock,
     ingest::{Ingest, Quarantine, Settings, Writers},
@@ -75,6 +75,7 @@ impl Instance {
             edge: Arc::new(Edge::new(edge())),
             lookup: Lookup::start(pool, buckets),
             streams: Streams::start(&pool.connect_options(), buckets, 1, std::future::pending()).0,
+            reports: Reports::default(),
         };
         Self { service, writers, uses }
     }

@@ -22,6 +22,7 @@ mod metrics;
 mod openapi;
 mod quarantine;
 mod quarantine_bounds;
+mod reports;
 mod rooms;
 mod schema;
 mod simulate;

@@ -140,7 +140,7 @@ async fn requests_are_counted_by_the_template_of_their_route() {
         .keys()
         .filter_map(|series| series.split("route=\"").nth(1)?.split('"').next())
         .collect();
-    assert_eq!(routes.len(), 18, "{routes:?}");
+    assert_eq!(routes.len(), 23, "{routes:?}");
 }
 
 #[tokio::test]

@@ -107,6 +107,14 @@ async fn what_is_answered_is_what_is_described() {
         let answer = service.deliver_to("/webhooks/default", body.to_string()).await;
         described.check("post", "/webhooks/{endpoint}", &answer);
     }
+    for report in ["outcomes", "durations", "concurrency", "errors", "coverage"] {
+        let path = format!("/reports/{report}");
+        for query in ["", "&bucket=week&time_zone=Europe/Berlin&group_by=direction,project_id"] {
+            let question = format!("{path}?from=2026-01-01T00:00:00Z{query}");
+            described.check("get", &path, &service.get(&question).await);
+            described.check("get", &path, &service.get(&format!("{question}&format=csv")).await);
+        }
+    }
     for (path, question) in [
         ("/calls", "/calls"),
         ("/calls", "/calls?limit=2&status=BUSY,COMPLETED"),

@@ -35,7 +35,8 @@ async fn every_table_and_column_has_a_comment() {
             select attname, attnum from pg_attribute
             where attrelid = pg_class.oid and attnum > 0 and not attisdropped
         ) as part
-        where relnamespace = 'public'::regnamespace and relkind in ('r', 'v')
+        where relnamespace in ('public'::regnamespace, 'reporting'::regnamespace)
+            and relkind in ('r', 'v')
             and relname <> '_sqlx_migrations'
             and col_description(pg_class.oid, attnum) is null
             and (attnum > 0 or obj_description(pg_class.oid, 'pg_class') is null)
@@ -178,7 +179,8 @@ async fn a_row_in_a_wrong_bucket_is_refused_however_many_there_are() {
 async fn migrations_leave_the_number_of_buckets_as_it_was_set() {
     let database = Database::create().await;
     let mut connection = database.connect().await;
-    connection.execute("drop schema public cascade; create schema public").await.unwrap();
+    let clear = "drop schema reporting cascade; drop schema public cascade; create schema public";
+    connection.execute(clear).await.unwrap();
     for (place, migration) in MIGRATOR.iter().enumerate() {
         connection.execute(migration.sql.clone()).await.unwrap();
         if place == 0 {
@@ -207,7 +209,7 @@ async fn a_dump_can_be_restored() {
     let (from, to) = (Database::create().await, Database::create().await);
     let service = Service::start(&from).await;
     service.deliver(fixture("outbound_busy")).await.ok();
-    let clear = "drop schema public cascade; create schema public";
+    let clear = "drop schema reporting cascade; drop schema public cascade; create schema public";
     to.connect().await.execute(clear).await.unwrap();
 
     let programs = Programs::installed(None, Path::new("/nowhere")).expect("Postgres is installed");

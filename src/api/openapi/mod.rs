@@ -41,7 +41,7 @@ use utoipa::{
 
 use super::{
     Problem, calls, health, history, list, metrics, problem::Body, quarantine, query::Query,
-    state_machine, stream, webhooks,
+    reports, state_machine, stream, webhooks,
 };
 use crate::{
     call::{
@@ -72,6 +72,11 @@ pub(super) const API_KEY: &str = "api_key";
         history::show,
         stream::of_call,
         stream::all,
+        reports::outcomes::show,
+        reports::durations::show,
+        reports::concurrency::show,
+        reports::errors::show,
+        reports::coverage::show,
         state_machine::show,
         quarantine::list,
         quarantine::show,
@@ -84,6 +89,7 @@ pub(super) const API_KEY: &str = "api_key";
     tags(
         (name = "deliveries", description = "What the provider sends."),
         (name = "calls", description = "Where calls stand, and how they came to be there."),
+        (name = "reports", description = "Figures over many calls."),
         (name = "quarantine", description = "Deliveries that could not be understood."),
         (name = "operations", description = "How the service fares, and what it is."),
     ),

@@ -350,7 +350,7 @@ fn read_last_id(query: &mut Query, headers: &HeaderMap) -> Option<Bookmark> {
     let given = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty())?;
     let read = given.to_str().ok().and_then(read_id);
     if read.is_none() {
-        query.fault("Last-Event-ID: is no id of this stream");
+        query.fault("Last-Event-ID", "is no id of this stream");
     }
     read
 }

@@ -1,0 +1,97 @@
+//! Figures over many calls: what the reports show.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`span`] | time zones, and where the buckets of a span begin |
+//! | [`outcomes`] | what became of calls, and of their attempts |
+//! | [`durations`] | how long calls were in each status |
+//! | [`concurrency`] | how many calls were in CALLING at once |
+//! | [`errors`] | what went wrong |
+//! | [`coverage`] | which types of events come |
+//!
+//! What always holds: a figure is computed from the views in the schema
+//! `reporting`, so that whoever asks them in SQL finds the same; and from one
+//! snapshot of the database, whatever comes meanwhile.
+//!
+//! Deliberately absent: buckets and groups of which there is nothing, which who
+//! asks fills in, and time.
+
+pub mod concurrency;
+pub mod coverage;
+pub mod durations;
+pub mod errors;
+pub mod outcomes;
+pub mod span;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgPool, Postgres, Transaction};
+
+use super::{Error, connection};
+use crate::call::Direction;
+
+/// What is asked of every report.
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    /// The least time, inclusive.
+    pub from: DateTime<Utc>,
+    /// The greatest, exclusive.
+    pub to: DateTime<Utc>,
+    /// Where the buckets begin, in order; the first not after `from`.
+    pub starts: &'a [DateTime<Utc>],
+    /// The projects that are looked at; `None` for all.
+    pub projects: Option<Vec<&'a str>>,
+    /// The direction that is looked at; `None` for both.
+    pub direction: Option<Direction>,
+    /// Whether each project is shown for itself.
+    pub by_project: bool,
+    /// Whether each direction is shown for itself.
+    pub by_direction: bool,
+}
+
+/// What a figure is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cell {
+    /// The place of the bucket among the starts, from 0.
+    pub bucket: usize,
+    /// The project and direction.
+    pub group: Group,
+}
+
+/// What figures are grouped by; `None` where they are not, or where a call has
+/// none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// The project.
+    pub project_id: Option<String>,
+    /// The direction.
+    pub direction: Option<Direction>,
+}
+
+impl Cell {
+    /// The cell of a row: `bucket` is its number, from 1.
+    fn of(bucket: i32, project_id: Option<String>, direction: Option<Direction>) -> Self {
+        let bucket = usize::try_from(bucket).unwrap_or(0).saturating_sub(1);
+        Self { bucket, group: Group { project_id, direction } }
+    }
+}
+
+/// Begins to look at one snapshot of the database, for at most so long.
+///
+/// # Errors
+///
+/// Where the database cannot be asked.
+pub async fn begin(
+    pool: &PgPool,
+    timeout: Duration,
+) -> Result<Transaction<'static, Postgres>, Error> {
+    let mut tx = pool.begin().await?;
+    connection::for_reporting(&mut tx, timeout).await?;
+    Ok(tx)
+}
+
+/// A count, which is never negative.
+fn count(number: i64) -> u64 {
+    number.unsigned_abs()
+}

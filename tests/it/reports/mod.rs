@@ -1,0 +1,259 @@
+//! Reports and views against a computation that shares nothing with them but what was told.
+
+mod expected;
+mod interface;
+mod readme;
+mod told;
+
+use std::collections::BTreeMap;
+
+use callstate::call::Direction;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use self::{
+    expected::Ask,
+    told::{Told, end, month},
+};
+use crate::support::{Database, Service, provider::Provider};
+
+/// A service that was told a month of calls.
+async fn told(calls: u64) -> (Database, Service, Vec<Told>) {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let (deliveries, told) = month(calls);
+    Provider::start(deliveries, &[&service]).finish().await;
+    (database, service, told)
+}
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+/// Everything that was told, and a while before and after.
+fn whole(bucket: &'static str) -> Ask {
+    Ask {
+        from: end() - TimeDelta::days(32),
+        to: end() + TimeDelta::days(1),
+        bucket,
+        by_project: false,
+        by_direction: false,
+        project_id: None,
+        direction: None,
+    }
+}
+
+/// Asserts that two values are the same, but for the last digits of fractions.
+fn assert_same(found: &Value, expected: &Value, what: &str) {
+    match (found, expected) {
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{what}: {a} is not {b}");
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let names = |object: &serde_json::Map<String, Value>| -> Vec<String> {
+                let mut names: Vec<String> = object.keys().cloned().collect();
+                names.sort();
+                names
+            };
+            assert_eq!(names(a), names(b), "{what}");
+            for (name, value) in a {
+                assert_same(value, &b[name], &format!("{what}, {name} of {found}"));
+            }
+        }
+        _ => assert_eq!(found, expected, "{what}"),
+    }
+}
+
+fn assert_same_rows(found: &Value, expected: &[Value], what: &str) {
+    let found = found["rows"].as_array().unwrap();
+    for (found, expected) in found.iter().zip(expected) {
+        assert_same(found, expected, what);
+    }
+    assert_eq!(found.len(), expected.len(), "{what}");
+}
+
+#[tokio::test]
+async fn every_report_says_what_was_told() {
+    let (_database, service, calls) = told(300).await;
+    let project_id = calls[0].key.project_id.to_string();
+    let around_the_change =
+        Ask { from: at("2026-03-28T22:30:00Z"), to: at("2026-03-29T04:10:00Z"), ..whole("hour") };
+    for ask in [
+        whole("none"),
+        whole("week"),
+        Ask { by_project: true, by_direction: true, ..whole("day") },
+        Ask { project_id: Some(project_id), by_direction: true, ..whole("week") },
+        Ask { direction: Some(Direction::Inbound), by_project: true, ..whole("none") },
+        Ask { by_direction: true, ..around_the_change.clone() },
+        around_the_change,
+        Ask { to: at("2026-02-01T00:00:00Z"), from: at("2026-01-31T00:00:00Z"), ..whole("hour") },
+    ] {
+        for (report, expected) in [
+            ("outcomes", ask.outcomes(&calls)),
+            ("durations", ask.durations(&calls)),
+            ("concurrency", ask.concurrency(&calls)),
+            ("errors", ask.errors(&calls)),
+            ("coverage", ask.coverage(&calls)),
+        ] {
+            let path = format!("/reports/{report}?{}", ask.query());
+            assert_same_rows(&service.get(&path).await.ok(), &expected, &path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_views_of_outcomes_say_what_the_report_says() {
+    let (database, service, _) = told(300).await;
+    let mut sql = database.connect().await;
+    let hourly = sqlx::query_scalar!(
+        r#"
+        select to_jsonb(outcomes) as "row!"
+        from reporting.outcomes_hourly as outcomes
+        order by bucket_start, project_id, direction nulls first
+        "#
+    );
+    let daily = sqlx::query_scalar!(
+        r#"
+        select to_jsonb(outcomes) as "row!"
+        from reporting.outcomes_daily as outcomes
+        order by bucket_start, project_id, direction nulls first
+        "#
+    );
+    for (bucket, rows) in [
+        ("hour", hourly.fetch_all(&mut sql).await.unwrap()),
+        ("day", daily.fetch_all(&mut sql).await.unwrap()),
+    ] {
+        let path = format!(
+            "/reports/outcomes?from=2026-03-09T00:00:00Z&to=2026-04-11T00:00:00Z&bucket={bucket}\
+             &group_by=project_id,direction"
+        );
+        let report = service.get(&path).await.ok();
+        let told = report["rows"].as_array().unwrap().iter().filter(|row| row["calls"] != 0);
+        let told: Vec<&Value> = told.collect();
+        assert_eq!(rows.len(), told.len());
+        for (row, told) in rows.iter().zip(told) {
+            let row = row.as_object().unwrap();
+            let start = |value: &Value| -> DateTime<Utc> { at(value.as_str().unwrap()) };
+            assert_eq!(start(&row["bucket_start"]), start(&told["bucket_start"]));
+            for (name, value) in row.iter().filter(|(name, _)| *name != "bucket_start") {
+                let of_status = &told["by_status"][name.to_uppercase()];
+                let told = if told[name].is_null() && of_status.is_number() {
+                    of_status
+                } else {
+                    &told[name]
+                };
+                assert_same(value, told, &format!("{name}, {path}"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_views_add_up_to_what_the_reports_say() {
+    let (database, service, calls) = told(300).await;
+    let mut sql = database.connect().await;
+    let ask = whole("none");
+    let durations = service.get(&format!("/reports/durations?{}", ask.query())).await.ok();
+    for row in durations["rows"].as_array().unwrap() {
+        let stays = sqlx::query!(
+            r#"
+            select count(*) as "count!",
+                percentile_cont(0.9) within group (order by seconds) as p90
+            from reporting.durations
+            where status = $1
+            "#,
+            row["status"].as_str(),
+        )
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+        assert_eq!(row["count"], stays.count);
+        assert_same(&json!(stays.p90), &row["p90_seconds"], "p90");
+    }
+
+    let by_both = Ask { by_project: true, by_direction: true, ..ask.clone() };
+    let concurrency = service.get(&format!("/reports/concurrency?{}", by_both.query())).await.ok();
+    for row in concurrency["rows"].as_array().unwrap() {
+        let peak = sqlx::query_scalar!(
+            r#"
+            select max(calling)
+            from reporting.concurrency
+            where project_id = $1 and direction::text = $2
+            "#,
+            row["project_id"].as_str(),
+            row["direction"].as_str(),
+        )
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+        assert_eq!(row["peak"], peak.unwrap_or_default());
+    }
+
+    let errors = sqlx::query_scalar!(r#"select count(*) as "count!" from reporting.errors"#)
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+    assert_eq!(usize::try_from(errors), Ok(calls.iter().map(|told| told.errors.len()).sum()));
+
+    let coverage = service.get(&format!("/reports/coverage?{}", ask.query())).await.ok();
+    let rows = sqlx::query_scalar!(
+        r#"
+        select to_jsonb(coverage) - array['first_seen_at', 'last_seen_at'] as "row!"
+        from reporting.coverage
+        order by project_id, event_type
+        "#
+    )
+    .fetch_all(&mut sql)
+    .await
+    .unwrap();
+    let mut told = coverage["rows"].as_array().unwrap().clone();
+    for row in &mut told {
+        let row = row.as_object_mut().unwrap();
+        row.remove("first_seen_at");
+        row.remove("last_seen_at");
+    }
+    let place = |row: &Value| (row["project_id"].to_string(), row["event_type"].to_string());
+    told.sort_by_key(place);
+    assert_eq!(rows, told);
+}
+
+#[tokio::test]
+async fn the_transitions_of_a_call_add_up_to_its_time_in_status() {
+    let (database, service, calls) = told(300).await;
+    let mut sql = database.connect().await;
+    for told in &calls {
+        let (project_id, call_id) = (told.key.project_id.as_str(), told.key.call_id.as_str());
+        let stays = sqlx::query!(
+            r#"
+            select from_status::text as "status!", sum(seconds_in_from_status) as "seconds!"
+            from reporting.transitions
+            where project_id = $1 and call_id = $2 and seconds_in_from_status is not null
+            group by from_status
+            "#,
+            project_id,
+            call_id,
+        )
+        .fetch_all(&mut sql)
+        .await
+        .unwrap();
+        let stays: BTreeMap<String, f64> =
+            stays.into_iter().map(|stay| (stay.status, stay.seconds)).collect();
+        let path = format!("/calls/{call_id}?project_id={project_id}").replace(' ', "%20");
+        let call = service.get(&path).await.ok();
+        assert_same(&json!(stays), &call["time_in_status"], &path);
+        let of_view = sqlx::query_scalar!(
+            r#"
+            select time_in_status as "time_in_status!"
+            from reporting.calls
+            where project_id = $1 and call_id = $2
+            "#,
+            project_id,
+            call_id,
+        )
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+        assert_same(&of_view, &call["time_in_status"], &path);
+    }
+}
