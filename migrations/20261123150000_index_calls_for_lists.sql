@@ -6,7 +6,8 @@
 -- change about once in the life of a call, and stand in for status, direction,
 -- has_errors and anomaly_count, of which only some values are asked for at a
 -- time: a list merges the few ranges of an index that its filters leave, each of
--- which is in the order of the list.
+-- which is in the order of the list. The index over all calls is made later, where
+-- what reports want to be in it exists.
 --
 -- Locks: calls is rewritten. Whoever reads or writes it waits meanwhile, some
 -- tens of seconds for a million calls.
@@ -28,11 +29,6 @@ alter table calls
 comment on column calls.outcome is 'The status where it is terminal; PENDING while the call is under way, UNKNOWN while nothing is known of it.';
 comment on column calls.marks is 'What else a list tells calls apart by, as a sum: 1 inbound, 2 has errors, 4 has anomalies.';
 comment on column calls.moved_at is 'When a delivery last moved first_event_at back; null where it has not moved.';
-
-create index calls_in_order
-    on calls (bucket, outcome, marks, first_event_at, call_id, project_id);
-
-comment on index calls_in_order is 'Lists of calls, whatever their project.';
 
 create index calls_of_project
     on calls (bucket, project_id, outcome, marks, first_event_at, call_id);

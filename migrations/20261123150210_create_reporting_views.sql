@@ -4,10 +4,9 @@
 -- security_invoker reads with the rights of its owner, so that who may read it
 -- need not be let near the tables.
 --
--- Every view names all buckets, and that of calls all outcomes, since the indexes
--- begin with them. Terminal and
--- final are told by the order of the statuses in their type, which is that of
--- their ranks.
+-- Every view names all buckets, and that of calls all outcomes and marks, since
+-- the indexes begin with them. Terminal and final are told by the order of the
+-- statuses in their type, which is that of their ranks.
 --
 -- Locks: none that matter, it only creates views.
 
@@ -18,12 +17,14 @@ select project_id, direction, first_event_at, outcome as status, has_errors,
 from calls
 where bucket = any(callstate_all_buckets())
     and outcome = any('{ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}')
+    and marks = any('{0,1,2,3,4,5,6,7}')
 union all
 select project_id, direction, first_event_at, status, has_errors,
     callstate_shape(attempts),
     callstate_stays(microseconds_in_status, first_event_at, ended_at)
 from calls
-where bucket = any(callstate_all_buckets()) and outcome = any('{UNKNOWN,PENDING}');
+where bucket = any(callstate_all_buckets()) and outcome = any('{UNKNOWN,PENDING}')
+    and marks = any('{0,1,2,3,4,5,6,7}');
 
 comment on view reported_calls is 'Calls as reports count them.';
 comment on column reported_calls.project_id is 'The call''s project.';
