@@ -27,15 +27,7 @@ pub async fn epoch(conn: &mut PgConnection) -> Result<Epoch, Error> {
         let place = sqlx::query!(
             r#"
             select database as "database!", transaction_offset as "transaction_offset?"
-            from (
-                select format(
-                    '%s/%s/%s',
-                    (select system_identifier from pg_control_system()),
-                    (select oid from pg_database where datname = current_database()),
-                    -- the timeline: its number comes first in the names of the log's files
-                    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
-                ) as database
-            ) as present
+            from (select callstate_place() as database) as present
             left join lateral (
                 select database, transaction_offset
                 from stream_epochs
