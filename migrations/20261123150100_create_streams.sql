@@ -23,32 +23,22 @@ create table stream_epochs (
 
 comment on table stream_epochs is 'The places where this database has lived, in order. The last one counts.';
 comment on column stream_epochs.epoch is 'Its number, from 1.';
-comment on column stream_epochs.database is 'Where it was: the cluster''s system_identifier, the database''s oid, and the timeline.';
+comment on column stream_epochs.database is 'callstate_place() there.';
 comment on column stream_epochs.transaction_offset is 'What is added there to a transaction''s number to make it events.transaction.';
 comment on column stream_epochs.begins_at is 'Greater than events.transaction of all earlier epochs, less than that of all events since.';
 
--- A host may keep some of it to itself. Then only a move into another database is
--- noticed, and after a failover that lost transactions a stream may skip some.
+-- Whatever sets the numbers back ends the server first: a restored dump or copy of
+-- its files, another machine that takes over. So each start counts as a move.
 create function callstate_place() returns text
-    language plpgsql stable
-    as $$
-    declare
-        database text := (select oid from pg_database where datname = current_database());
-    begin
-        return format(
-            '%s/%s/%s',
-            (select system_identifier from pg_control_system()),
-            database,
-            -- the timeline: its number comes first in the names of the log's files
-            left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
-        );
-    exception when insufficient_privilege or feature_not_supported or undefined_function then
-        return database;
-    end
-    $$;
+    language sql stable
+    return format(
+        '%s/%s',
+        (select oid from pg_database where datname = current_database()),
+        extract(epoch from pg_postmaster_start_time())
+    );
 
 comment on function callstate_place() is
-    'Where this database is: its cluster''s system_identifier, its oid, and the timeline.';
+    'Where this database is: its oid, and when its server was started.';
 
 alter table events
     add column transaction bigint not null default 0,

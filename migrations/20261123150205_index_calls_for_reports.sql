@@ -11,17 +11,19 @@
 -- Locks: calls is rewritten. Whoever reads or writes it waits meanwhile, about
 -- fifteen seconds for a million calls.
 
-create function callstate_shape(attempts jsonb) returns text
+create function callstate_shape(attempts jsonb, at_most int) returns text
     language plpgsql immutable parallel safe
     as $$
-    begin
-        return '[' || jsonb_path_query_array(attempts, '$[*].status')::text
+    declare
+        shape text := '[' || jsonb_path_query_array(attempts, '$[*].status')::text
             || ',' || jsonb_path_query_array(attempts, '$[*].statuses[*]')::text || ']';
+    begin
+        return case when octet_length(shape) <= at_most or at_most is null then shape end;
     end
     $$;
 
-comment on function callstate_shape(jsonb) is
-    'The status of each attempt, and all that the attempts were told, as JSON.';
+comment on function callstate_shape(jsonb, int) is
+    'The status of each attempt, and all that the attempts were told, as JSON; null where that has more bytes.';
 
 create function callstate_stays(
     microseconds_in_status jsonb,
@@ -55,7 +57,7 @@ comment on function callstate_stays(jsonb, timestamptz, timestamptz) is
 
 alter table calls
     add column closed_shape text
-        generated always as (case when status >= 'ERROR' then callstate_shape(attempts) end)
+        generated always as (case when status >= 'ERROR' then callstate_shape(attempts, 400) end)
         stored,
     add column closed_stays bigint[]
         generated always as (
@@ -65,7 +67,7 @@ alter table calls
             end
         ) stored;
 
-comment on column calls.closed_shape is 'callstate_shape of the call; null while it is live.';
+comment on column calls.closed_shape is 'callstate_shape of the call; null while it is live, and where an entry of the index has no room for it.';
 comment on column calls.closed_stays is 'callstate_stays of the call; null while it is live.';
 
 -- One for both: a second index that begins with bucket and outcome would be taken
@@ -75,3 +77,8 @@ create index calls_in_order
     include (direction, has_errors, closed_shape, closed_stays);
 
 comment on index calls_in_order is 'Lists of calls, whatever their project; and all that reports count of calls.';
+
+create index calls_of_many_attempts on calls (bucket)
+    where closed_shape is null and outcome >= 'ERROR';
+
+comment on index calls_of_many_attempts is 'The few calls that have ended and whose closed_shape would be too long.';

@@ -18,9 +18,15 @@ from calls
 where bucket = any(callstate_all_buckets())
     and outcome = any('{ERROR,NO_RESPONSE,BUSY,UNREACHABLE,COMPLETED,CANCELED,EXPIRED,MAX_ATTEMPTS_REACHED,CONCURRENCY_LIMIT_EXCEEDED}')
     and marks = any('{0,1,2,3,4,5,6,7}')
+    and closed_shape is not null
 union all
 select project_id, direction, first_event_at, status, has_errors,
-    callstate_shape(attempts),
+    callstate_shape(attempts, null), closed_stays
+from calls
+where bucket = any(callstate_all_buckets()) and closed_shape is null and outcome >= 'ERROR'
+union all
+select project_id, direction, first_event_at, status, has_errors,
+    callstate_shape(attempts, null),
     callstate_stays(microseconds_in_status, first_event_at, ended_at)
 from calls
 where bucket = any(callstate_all_buckets()) and outcome = any('{UNKNOWN,PENDING}')

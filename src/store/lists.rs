@@ -242,7 +242,7 @@ async fn of_client(
     let projects = filter.projects.ids();
     merge_shelves!(
         "unnest($1::int[]) as wanted_bucket",
-        "client_id = $12 and ($13::text[] is null or project_id = any($13))",
+        "md5(client_id) = md5($12) and client_id = $12 and ($13::text[] is null or project_id = any($13))",
         asked,
         client_id.as_str(),
         projects as Option<Vec<&str>>

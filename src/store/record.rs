@@ -113,6 +113,12 @@ impl Recorder {
                 _ => {
                     let mut tx = conn.begin().await?;
                     lock(&mut tx, bucket, changes.keys().copied()).await?;
+                    // The number of the transaction is as old as its first lock: what was stored
+                    // of these calls meanwhile must not come after it in a stream.
+                    if !is_newest(&mut tx, epoch, bucket, changes.keys().copied()).await? {
+                        tx.rollback().await?;
+                        continue;
+                    }
                     change(&mut tx, epoch, bucket, &mut changes).await?;
                     tx.commit().await?;
                 }
@@ -236,6 +242,38 @@ async fn lock<'a>(
     .fetch_all(conn)
     .await?;
     Ok(())
+}
+
+/// Whether the transaction has a greater number than all that stored events of
+/// these calls.
+async fn is_newest<'a>(
+    conn: &mut PgConnection,
+    epoch: Epoch,
+    bucket: i32,
+    keys: impl Iterator<Item = &'a CallKey>,
+) -> Result<bool, Error> {
+    let (call_ids, project_ids) = columns(&keys.collect::<Vec<_>>());
+    let is_newest = sqlx::query_scalar!(
+        r#"
+        select coalesce(max(stored.transaction), 0) < pg_current_xact_id()::text::bigint + $4
+            as "is_newest!"
+        from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
+        cross join lateral (
+            select transaction
+            from events
+            where bucket = $1 and call_id = wanted.call_id and project_id = wanted.project_id
+            -- looked up one by one, whatever the statistics say
+            offset 0
+        ) as stored
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+        epoch.transaction_offset,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(is_newest)
 }
 
 /// Reads the calls that are not known, decides, and writes those that are still

@@ -218,6 +218,49 @@ async fn an_identifier_may_have_any_255_characters_but_control_characters() {
     service.deliver(body.to_string()).await.problem(422);
 }
 
+/// An entry of an index has 2,704 bytes, and is compressed before that is counted.
+#[tokio::test]
+async fn the_longest_identifiers_fit_into_every_index_however_random() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut state = 1_u32;
+    let mut longest = || -> String {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from_u32(0x2_0000 + (state >> 15)).unwrap()
+        };
+        (0..255).map(|_| next()).collect()
+    };
+    let (call_id, project_id, client_id, call_sid) = (longest(), longest(), longest(), longest());
+    let deliver = |event_type: String, number: u32| {
+        json!({
+            "projectId": project_id,
+            "eventType": event_type,
+            "body": {"data": {
+                "callId": call_id,
+                "clientId": client_id,
+                "callSid": if number == 0 { call_sid.clone() } else { format!("CA{number}") },
+            }},
+        })
+        .to_string()
+    };
+    service.deliver(deliver(longest(), 0)).await.ok();
+    for number in 0..40 {
+        for status in ["CALLING", "BUSY"] {
+            let taken = service.deliver(deliver(format!("OUTBOUND_CALL_{status}"), number)).await;
+            assert_eq!(taken.ok()["status"], status);
+        }
+    }
+    let taken = service.deliver(deliver("OUTBOUND_CALL_MAX_ATTEMPTS_REACHED".to_owned(), 39)).await;
+    assert_eq!(taken.ok()["status"], "MAX_ATTEMPTS_REACHED");
+    let client_id: String = form_urlencoded::byte_serialize(client_id.as_bytes()).collect();
+    let listed = service.get(&format!("/calls?client_id={client_id}")).await.ok();
+    assert_eq!(listed["calls"][0]["attempt_count"], 40);
+    let report = service.get("/reports/outcomes").await.ok();
+    assert_eq!(report["rows"][0]["calls"], 1);
+    assert_eq!(report["rows"][0]["attempts"], 40);
+}
+
 #[tokio::test]
 async fn endpoint_method_size_and_media_type_are_checked_in_this_order() {
     let database = Database::create().await;

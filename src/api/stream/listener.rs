@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use futures_util::stream::unfold;
+use futures_util::{FutureExt as _, stream::unfold};
 use sqlx::PgPool;
 use tokio::{
     sync::{
@@ -99,6 +99,10 @@ impl Listener {
             None => tip.max(present(&service.pool, service.buckets).await?),
             Some(last_id) => find_place(&service.pool, service.buckets, last_id).await?,
         };
+        if at.epoch > tip.epoch {
+            // The hub has yet to hear of it.
+            return Err(Problem::unavailable("The database has just moved.", None));
+        }
         let mut checks = interval_at(Instant::now() + CHECK_EVERY, CHECK_EVERY);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -141,6 +145,11 @@ impl Listener {
                 State::Behind if self.at < self.tip => {
                     if *self.stopping.borrow() {
                         return Some(self.end(End::Stopping));
+                    }
+                    if self.checks.tick().now_or_never().is_some()
+                        && let Some(bytes) = self.check().await
+                    {
+                        return Some(bytes);
                     }
                     return Some(match self.read_up().await {
                         Ok(bytes) => bytes,
