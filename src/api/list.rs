@@ -12,8 +12,8 @@ use serde::Serialize;
 use utoipa::{
     IntoParams, ToSchema,
     openapi::{
-        ArrayBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, Schema, SchemaFormat, Type,
-        path::{Parameter, ParameterIn, ParameterStyle},
+        KnownFormat, ObjectBuilder, Ref, RefOr, Schema, SchemaFormat, Type,
+        path::{Parameter, ParameterIn},
     },
 };
 
@@ -25,7 +25,7 @@ use super::{
     page::{
         FIRST_YEAR, Paging, cut, read_limit, read_long_cursor, read_time, write_cursor, write_time,
     },
-    query::{Query, parameter, read_flag, read_instant, read_name},
+    query::{Query, parameter, read_flag, read_instant, read_name, statuses_parameter},
 };
 use crate::{
     call::{CallId, CallKey, CallSid, ClientId, Direction, ProjectId, Status},
@@ -64,7 +64,6 @@ impl IntoParams for Filters {
             ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
         };
         let text = || ObjectBuilder::new().schema_type(Type::String).into();
-        let statuses = ArrayBuilder::new().items(named(&Status::name()));
         let filters: [(&str, &str, RefOr<Schema>); 10] = [
             ("terminal", "Those that have ended, at least for now, or are under way.", flag()),
             ("direction", "Those that were dialled so.", named(&Direction::name())),
@@ -85,20 +84,11 @@ impl IntoParams for Filters {
             ("from", "Those that began then or later.", time()),
             ("to", "Those that began before.", time()),
         ];
-        let mut parameters: Vec<Parameter> = filters
+        let filters = filters
             .into_iter()
-            .map(|(name, meaning, schema)| parameter(name, ParameterIn::Query, meaning, schema))
-            .collect();
-        let mut status = parameter(
-            "status",
-            ParameterIn::Query,
-            "Those that stand in one of these, separated by commas.",
-            statuses,
-        );
-        status.style = Some(ParameterStyle::Form);
-        status.explode = Some(false);
-        parameters.insert(0, status);
-        parameters
+            .map(|(name, meaning, schema)| parameter(name, ParameterIn::Query, meaning, schema));
+        let status = statuses_parameter("Those that stand in one of these, separated by commas.");
+        [status].into_iter().chain(filters).collect()
     }
 }
 

@@ -12,13 +12,13 @@ use chrono::{DateTime, SubsecRound, Utc};
 use utoipa::{
     IntoParams, ToSchema as _,
     openapi::{
-        Ref, RefOr, Required, Schema,
-        path::{Parameter, ParameterBuilder, ParameterIn},
+        ArrayBuilder, Ref, RefOr, Required, Schema,
+        path::{Parameter, ParameterBuilder, ParameterIn, ParameterStyle},
     },
 };
 
 use super::Problem;
-use crate::call::{CallId, ProjectId, UnknownName};
+use crate::call::{CallId, ProjectId, Status, UnknownName};
 
 /// The parameters of a request that nobody has asked for yet, and what was
 /// wrong with those that were.
@@ -154,6 +154,15 @@ pub(super) fn parameter(
         .description(Some(meaning))
         .schema(Some(schema))
         .build()
+}
+
+/// The parameter `status` of what is filtered by several statuses.
+pub(super) fn statuses_parameter(meaning: &str) -> Parameter {
+    let statuses = ArrayBuilder::new().items(Ref::from_schema_name(Status::name()));
+    let mut status = parameter("status", ParameterIn::Query, meaning, statuses);
+    status.style = Some(ParameterStyle::Form);
+    status.explode = Some(false);
+    status
 }
 
 #[cfg(test)]

@@ -325,8 +325,15 @@ async fn the_page_shows_all_that_is_described_and_loads_nothing_from_elsewhere()
     assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
     for (method, path, operation) in described.operations() {
         let id = operation["operationId"].as_str().expect("it is text");
-        assert!(page.text.contains(&format!("id=\"{id}\"")), "{method} {path}");
-        assert!(page.text.contains(path), "{path}");
+        let mut articles = page.text.split("<article ");
+        let article = articles.find(|it| it.starts_with(&format!("id=\"{id}\"")));
+        let article = article.unwrap_or_else(|| panic!("{method} {path} is nowhere"));
+        assert!(article.contains(path), "{path}");
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let name = parameter["name"].as_str().expect("it is text");
+            assert!(article.contains(&format!("<code>{name}</code>")), "{method} {path} {name}");
+        }
+        assert_eq!(article.contains("curl -N"), path.ends_with("/stream"), "{method} {path}");
     }
     for schema in described.0["components"]["schemas"].as_object().expect("they have names").keys()
     {

@@ -29,6 +29,9 @@ use schema::{field_table, resolve, type_of};
 /// Where the examples ask: the address that is listened on unless it is said.
 const ADDRESS: &str = "http://127.0.0.1:8080";
 
+/// The media type of a stream.
+const STREAM: &str = "text/event-stream";
+
 /// The page.
 pub(super) async fn show(uri: Uri) -> Result<Html<&'static str>, Problem> {
     static PAGE: LazyLock<String> = LazyLock::new(|| page(&DOCUMENT).into_string());
@@ -191,7 +194,7 @@ fn parameters(operation: Operation<'_>) -> Markup {
         table {
             thead { tr { th { "name" } th { "in" } th { "type" } th { "what" } } }
             tbody {
-                @for parameter in ["path", "query"].into_iter().flat_map(|it| operation.parameters(it)) {
+                @for parameter in ["path", "query", "header"].into_iter().flat_map(|it| operation.parameters(it)) {
                     tr {
                         td { code { (text(&parameter["name"])) } }
                         td { (text(&parameter["in"])) }
@@ -256,7 +259,10 @@ fn curl(document: &Value, operation: Operation<'_>) -> String {
         let placeholder = format!("{{{}}}", text(&parameter["name"]));
         path = path.replace(&placeholder, text(example_of(document, parameter)));
     }
-    let mut parts = vec![format!("curl {ADDRESS}{path}")];
+    let is_stream = contents(&operation.described["responses"]["200"]).any(|(it, _)| it == STREAM);
+    // What comes of a stream is shown as it comes.
+    let options = if is_stream { " -N" } else { "" };
+    let mut parts = vec![format!("curl{options} {ADDRESS}{path}")];
     if operation.is_guarded() {
         parts.push(r#"-H "Authorization: Bearer $CALLSTATE_KEY""#.to_owned());
     }

@@ -40,8 +40,17 @@ use utoipa::{
 };
 
 use super::{
-    Problem, calls, health, history, list, metrics, problem::Body, quarantine, query::Query,
-    reports, state_machine, stream, webhooks,
+    Problem, calls, health, history, list, metrics,
+    problem::Body,
+    quarantine,
+    query::Query,
+    reports::{
+        self, concurrency::ConcurrencyRow, coverage::CoverageRow, durations::DurationsRow,
+        errors::ErrorsRow, outcomes::OutcomesRow,
+    },
+    state_machine,
+    stream::{self, page::Data},
+    webhooks,
 };
 use crate::{
     call::{
@@ -96,7 +105,7 @@ pub(super) const API_KEY: &str = "api_key";
     components(schemas(
         CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, ProjectId,
         Rank, Relation, Status, StatusRow, EventRow, DispositionRow, RelationRow, TransitionRow,
-        Body, Sent,
+        Body, Sent, Data, OutcomesRow, DurationsRow, ConcurrencyRow, ErrorsRow, CoverageRow,
     )),
     modifiers(&Schemes),
 )]

@@ -10,6 +10,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type, schema::SchemaType},
 };
 
+use super::Sent;
 use crate::call::{
     CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, ProjectId,
     Rank, Relation, Status, id::MAX_CHARS,
@@ -118,10 +119,11 @@ impl PartialSchema for CallError {
 
 impl ToSchema for CallError {}
 
-/// Puts right what is derived of fields that may be null, in every object.
+/// Puts right what is derived of fields that may be null, in every object that
+/// is answered. What is sent says itself what it may lack.
 pub(super) fn settle_nullable(document: &mut Value) {
     let schemas = document["components"]["schemas"].as_object_mut().into_iter().flatten();
-    for (_, schema) in schemas {
+    for (_, schema) in schemas.filter(|(name, _)| **name != Sent::name()) {
         settle(schema);
         // An object that holds another's fields beside its own.
         for part in schema.get_mut("allOf").and_then(Value::as_array_mut).into_iter().flatten() {

@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, Type},
+    openapi::{Array, ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, Type},
 };
 
 use super::question::{Bucket, Format, Question};
@@ -32,7 +32,16 @@ pub(super) struct ReportDocument<R: ToSchema> {
     /// Whose hours, days and weeks.
     time_zone: String,
     /// The figures, in the order of time.
+    #[schema(schema_with = list_of::<R>)]
     rows: Vec<R>,
+}
+
+/// The rows by their name, where the derived schema would hold all they are.
+fn list_of<R: ToSchema>() -> Array {
+    ArrayBuilder::new()
+        .items(Ref::from_schema_name(R::name()))
+        .description(Some("The figures, in the order of time."))
+        .build()
 }
 
 /// What a row is of: what it begins with.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use utoipa::{
     IntoParams, ToSchema as _,
     openapi::{
-        ObjectBuilder, Ref, Type,
+        Ref,
         path::{Parameter, ParameterIn},
     },
 };
@@ -14,7 +14,7 @@ use crate::{
     access::Projects,
     api::{
         caller::Caller,
-        query::{Query, parameter},
+        query::{Query, parameter, statuses_parameter},
     },
     call::{CallId, Direction, ProjectId, Status},
     store::stream::Message,
@@ -58,7 +58,6 @@ pub(in crate::api) struct Filtering;
 impl IntoParams for Filtering {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let query = ParameterIn::Query;
-        let statuses = ObjectBuilder::new().schema_type(Type::String).examples(["BUSY,ERROR"]);
         vec![
             parameter(
                 "project_id",
@@ -68,16 +67,11 @@ impl IntoParams for Filtering {
             ),
             parameter(
                 "direction",
-                query.clone(),
+                query,
                 "Who dialled the calls that are told.",
                 Ref::from_schema_name(Direction::name()),
             ),
-            parameter(
-                "status",
-                query,
-                "The statuses of calls that are told, separated by commas.",
-                statuses,
-            ),
+            statuses_parameter("The statuses of calls that are told, separated by commas."),
         ]
     }
 }

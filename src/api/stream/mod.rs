@@ -23,7 +23,7 @@
 mod filter;
 mod hub;
 mod listener;
-mod page;
+pub(super) mod page;
 mod wait;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -268,9 +268,9 @@ const EXAMPLE: &str = "retry: 1000\n:\nid: 1-871-2147483647\n\nevent: call\nid: 
 /// Events as they are stored
 ///
 /// Server-Sent Events: `event: call` for each event that is stored, by any instance, with the call as
-/// it then stood. None is left out and none told twice; the order is the same for all. A stream that
-/// the service ends says why in a last `event: end`: `too_slow`, `key_refused`, `stopping` or
-/// `unavailable`.
+/// it then stood: a `StreamMessage`. None is left out and none told twice; the order is the same for
+/// all. A stream that the service ends says why in a last `event: end`, as `{"reason": "stopping"}`:
+/// `too_slow`, `key_refused`, `stopping` or `unavailable`.
 #[utoipa::path(
     get,
     path = "/stream",

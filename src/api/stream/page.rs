@@ -6,6 +6,7 @@ use std::ops::Range;
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::filter::Filter;
@@ -42,19 +43,35 @@ impl End {
     }
 }
 
-/// The short form of a call, and the event that was stored.
-#[derive(Debug, Serialize)]
-struct Data<'a> {
+/// The data of an `event: call` of a stream: the short form of a call, and the event that was
+/// stored.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StreamMessage)]
+pub(in crate::api) struct Data<'a> {
+    /// The provider's name of the call.
+    #[schema(value_type = CallId)]
     call_id: &'a CallId,
+    /// The project that the call is of.
+    #[schema(value_type = ProjectId)]
     project_id: &'a ProjectId,
+    /// Who dialled; null where it is not known.
     direction: Option<Direction>,
+    /// Where the call stood when the event was stored.
     status: Status,
+    /// Whether it had ended, at least for now.
     terminal: bool,
+    /// How many attempts it had.
     attempt_count: u32,
+    /// Whether anything had gone wrong in it.
     has_errors: bool,
+    /// Identifies the event.
     event_id: Uuid,
+    /// What the event is called, be it known or not.
+    #[schema(value_type = String)]
     event_type: &'a str,
+    /// What the state machine did with it.
     disposition: Disposition,
+    /// When it was stored.
     updated_at: DateTime<Utc>,
 }
 
