@@ -215,10 +215,10 @@ pub(super) async fn show(
     };
     let found = match (as_of, wait) {
         (Some(at), _) => known_at(&service.pool, service.buckets, &call_id, &projects, at).await?,
-        (None, Some(longest)) => {
+        (None, Some(longest)) if !longest.is_zero() => {
             stored(stream::find_ended(&service, wanted(), &pass, longest).await?)
         }
-        (None, None) => stored(service.lookup.find(wanted()).await?),
+        (None, _) => stored(service.lookup.find(wanted()).await?),
     };
     let call = only_one(found, &call_id, |(key, _)| &key.project_id)?;
     let mut shown = documents(&service, vec![call], MAX_ERRORS).await?;

@@ -231,7 +231,7 @@ async fn the_longest_identifiers_fit_into_every_index_however_random() {
         };
         (0..255).map(|_| next()).collect()
     };
-    let (call_id, project_id, client_id, call_sid) = (longest(), longest(), longest(), longest());
+    let (call_id, project_id, client_id, dial) = (longest(), longest(), longest(), longest());
     let deliver = |event_type: String, number: u32| {
         json!({
             "projectId": project_id,
@@ -239,7 +239,7 @@ async fn the_longest_identifiers_fit_into_every_index_however_random() {
             "body": {"data": {
                 "callId": call_id,
                 "clientId": client_id,
-                "callSid": if number == 0 { call_sid.clone() } else { format!("CA{number}") },
+                "callSid": if number == 0 { dial.clone() } else { format!("CA{number}") },
             }},
         })
         .to_string()
