@@ -138,6 +138,20 @@ async fn three_instances_make_the_same_calls_of_the_same_traffic() {
     let counted = "select sum(delivery_count) from events";
     let counted: i64 = database.connect().await.fetch_one(counted).await.unwrap().get(0);
     assert_eq!(usize::try_from(counted), Ok(answers.len()), "every delivery is counted once");
+    let misled = "
+        select count(*)
+        from calls
+        cross join lateral (
+            select call_status, call_attempt_count
+            from events
+            where (events.bucket, events.call_id, events.project_id)
+                = (calls.bucket, calls.call_id, calls.project_id)
+            order by transaction desc, place desc
+            limit 1
+        ) as told_last
+        where (call_status, call_attempt_count) <> (status, jsonb_array_length(attempts))";
+    let misled: i64 = database.connect().await.fetch_one(misled).await.unwrap().get(0);
+    assert_eq!(misled, 0, "who listens hears last how each call stands");
 }
 
 #[tokio::test]
