@@ -9,7 +9,7 @@
 //! | [`store`] | all SQL | `call`, `access` |
 //! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
 //! | [`transfer`] | files that go out and come in | `call`, `recho`, `store` |
-//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `access`, `clock` |
+//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `access`, `clock`, `transfer` |
 //! | [`postgres`] | a Postgres of our own | none |
 //! | [`simulate`] | traffic for tests and trials, from outside | `call`, `clock`, `config` |
 //! | [`cli`], `main` | the commands | every room |

@@ -4,8 +4,6 @@
 //! list was begun. It does not hold the filter: with another one, it goes on from
 //! that place in another list.
 
-use std::collections::BTreeSet;
-
 use axum::{Json, extract::State, http::Uri};
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use serde::Serialize;
@@ -25,7 +23,9 @@ use super::{
     page::{
         FIRST_YEAR, Paging, cut, read_limit, read_long_cursor, read_time, write_cursor, write_time,
     },
-    query::{Query, parameter, read_flag, read_instant, read_name, statuses_parameter},
+    query::{
+        Query, parameter, read_flag, read_instant, read_name, read_statuses, statuses_parameter,
+    },
 };
 use crate::{
     call::{CallId, CallKey, CallSid, ClientId, Direction, ProjectId, Status},
@@ -154,10 +154,6 @@ fn take_filter(query: &mut Query, caller: &Caller, now: DateTime<Utc>) -> Filter
         from: query.take("from", read_instant),
         to: query.take("to", read_instant),
     }
-}
-
-fn read_statuses(statuses: &str) -> Result<BTreeSet<Status>, String> {
-    statuses.split(',').map(read_name).collect()
 }
 
 /// The time by which the last delivery came for what is stalled for so long.

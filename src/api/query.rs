@@ -2,7 +2,11 @@
 //! has a bad value is refused, and all such are named at once. An empty one
 //! counts as absent.
 
-use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    str::FromStr,
+};
 
 use axum::{
     extract::{FromRequestParts, Path},
@@ -90,6 +94,11 @@ pub(super) fn read_flag(flag: &str) -> Result<bool, String> {
 /// Reads a name of one of the domain's enums.
 pub(super) fn read_name<T: FromStr<Err = UnknownName>>(name: &str) -> Result<T, String> {
     name.parse().map_err(|unknown: UnknownName| unknown.to_string())
+}
+
+/// Reads statuses that are separated by commas.
+pub(super) fn read_statuses(statuses: &str) -> Result<BTreeSet<Status>, String> {
+    statuses.split(',').map(read_name).collect()
 }
 
 /// Reads a time ([RFC 3339]), to the microsecond.
@@ -189,6 +198,15 @@ mod tests {
             "project_id: is given twice",
         ] {
             assert!(detail.contains(fault), "{fault} is not in {detail}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_separated_by_commas() {
+        let statuses = read_statuses("BUSY,ERROR,BUSY").unwrap();
+        assert_eq!(statuses, [Status::Busy, Status::Error].into());
+        for wrong in ["busy", "BUSY,", "BUSY ,ERROR", ","] {
+            assert!(read_statuses(wrong).is_err(), "{wrong}");
         }
     }
 

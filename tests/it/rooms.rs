@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("postgres", &[]),
     ("clock", &[]),
     ("ingest", &["call", "recho", "store", "clock"]),
-    ("api", &["ingest", "store", "call", "recho", "access", "clock"]),
+    ("api", &["ingest", "store", "call", "recho", "access", "clock", "transfer"]),
     ("simulate", &["call", "clock", "config"]),
     ("transfer", &["call", "recho", "store"]),
 ];

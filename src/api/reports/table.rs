@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::question::{Bucket, Format, Question};
-use crate::{api::Problem, call::Direction};
+use crate::{api::Problem, call::Direction, transfer::csv::harmless};
 
 /// The media type of CSV.
 pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
@@ -132,16 +132,9 @@ fn written<R: Row>(question: &Question, rows: &[R]) -> Result<Vec<u8>, csv::Erro
         ];
         let grouped = places.iter().zip(values).filter(|((_, is_shown), _)| *is_shown);
         let record = grouped.map(|(_, value)| value).chain(row.values());
-        writer.write_record(record.map(harmless))?;
+        writer.write_record(record.map(|value| harmless(&value).into_owned()))?;
     }
     writer.into_inner().map_err(|error| error.into_error().into())
-}
-
-/// A value that no spreadsheet takes for a formula: what would begin one is put
-/// behind an apostrophe, by which spreadsheets mark text. A number never begins
-/// so, as none of a report is negative.
-fn harmless(value: String) -> String {
-    if value.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{value}") } else { value }
 }
 
 /// A time as in the JSON.
@@ -152,19 +145,4 @@ pub(super) fn time(at: DateTime<Utc>) -> String {
 /// A value that may be missing.
 pub(super) fn shown<T: ToString>(value: Option<T>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::harmless;
-
-    #[test]
-    fn no_value_is_a_formula() {
-        for value in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
-            assert_eq!(harmless(value.to_owned()), format!("'{value}"));
-        }
-        for value in ["", "BUSY", "1.5", "2026-05-12T10:24:00Z", "a=b"] {
-            assert_eq!(harmless(value.to_owned()), value);
-        }
-    }
 }

@@ -14,7 +14,7 @@ use crate::{
     access::Projects,
     api::{
         caller::Caller,
-        query::{Query, parameter, statuses_parameter},
+        query::{Query, parameter, read_name, read_statuses, statuses_parameter},
     },
     call::{CallId, Direction, ProjectId, Status},
     store::stream::Message,
@@ -36,9 +36,7 @@ impl Filter {
         Self {
             call_id,
             projects: caller.projects(query.take_project_id().as_ref()),
-            direction: query.take("direction", |name| {
-                name.parse().map_err(|_| "must be outbound or inbound".to_owned())
-            }),
+            direction: query.take("direction", read_name),
             statuses: query.take("status", read_statuses),
         }
     }
@@ -73,24 +71,5 @@ impl IntoParams for Filtering {
             ),
             statuses_parameter("The statuses of calls that are told, separated by commas."),
         ]
-    }
-}
-
-/// Statuses as `BUSY,ERROR`.
-fn read_statuses(list: &str) -> Result<BTreeSet<Status>, String> {
-    list.split(',').map(|name| name.parse().map_err(|_| format!("{name:?} is no status"))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_are_separated_by_commas() {
-        let statuses = read_statuses("BUSY,ERROR,BUSY").unwrap();
-        assert_eq!(statuses, [Status::Busy, Status::Error].into());
-        for wrong in ["busy", "BUSY,", "BUSY ,ERROR", ","] {
-            assert!(read_statuses(wrong).unwrap_err().contains("is no status"), "{wrong}");
-        }
     }
 }
