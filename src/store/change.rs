@@ -42,7 +42,7 @@ pub(super) struct Change<'a> {
     pub(super) is_written: bool,
 }
 
-/// How a call stands, in short.
+/// How a call stands after an event, in short.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
     pub(super) direction: Option<Direction>,
@@ -50,13 +50,24 @@ pub(super) struct Standing {
     pub(super) attempt_count: usize,
     pub(super) has_errors: bool,
     pub(super) updated_at: DateTime<Utc>,
+    /// Whether it had an attempt of the event's dial already before.
+    pub(super) repeats_dial: bool,
 }
 
 impl Standing {
-    fn of(call: &Call) -> Self {
+    fn of(call: &Call, repeats_dial: bool) -> Self {
         let &Call { direction, status, has_errors, updated_at, .. } = call;
-        Self { direction, status, attempt_count: call.attempts.len(), has_errors, updated_at }
+        let attempt_count = call.attempts.len();
+        Self { direction, status, attempt_count, has_errors, updated_at, repeats_dial }
     }
+}
+
+/// Whether a call has an attempt of the event's dial.
+fn has_dial(call: Option<&Call>, event: &Event) -> bool {
+    let (Some(call), Some(dial)) = (call, &event.call_sid) else {
+        return false;
+    };
+    call.attempts.iter().any(|attempt| attempt.call_sid.as_ref() == Some(dial))
 }
 
 /// An event that the batch holds once or more.
@@ -183,12 +194,13 @@ impl<'a> Change<'a> {
         self.new.sort_by_key(|arrival| arrival.delivery.event.position());
         for arrival in &self.new {
             let event = &arrival.delivery.event;
+            let repeats_dial = has_dial(self.call.as_ref(), event);
             let (standing, outcome) = if let Some(call) = &mut self.call {
                 let outcome = call.apply(event);
-                (Standing::of(call), outcome)
+                (Standing::of(call, repeats_dial), outcome)
             } else {
                 let (call, outcome) = Call::begin(event);
-                (Standing::of(self.call.insert(call)), outcome)
+                (Standing::of(self.call.insert(call), repeats_dial), outcome)
             };
             self.outcomes.push(outcome);
             self.standings.push(standing);
@@ -231,7 +243,10 @@ impl<'a> Change<'a> {
                 (derived != stored.derived).then_some((fingerprint, derived))
             })
             .collect();
-        self.standings = vec![Standing::of(&call); self.new.len()];
+        let before = self.call.as_ref();
+        let standing =
+            |arrival: &Arrival<'_>| Standing::of(&call, has_dial(before, &arrival.delivery.event));
+        self.standings = self.new.iter().map(standing).collect();
         self.call = Some(call);
         let delivered_at = history.iter().map(|stored| stored.last_delivered_at).max();
         self.last_delivered_at = self.last_delivered_at.max(delivered_at);

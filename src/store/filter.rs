@@ -116,6 +116,10 @@ mod tests {
     fn a_statement_has_an_arm_for_each_shelf() {
         assert_eq!(shelf::all().count(), 56);
         assert_eq!(everything().shelves().count(), 56);
+        // The first of them of calls that have not ended.
+        assert!(
+            shelf::all().enumerate().all(|(place, it)| (place >= 12) == it.outcome.is_terminal())
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::{
     calls::{CallRow, StoredCall, select_calls},
     events::{self, StoredEvent},
     filter::Source,
-    shelf::Shelf,
+    shelf::{self, Shelf},
 };
 use crate::{
     access::Projects,
@@ -58,8 +58,9 @@ pub struct Progress {
 /// What each statement is asked with.
 struct Asked<'a> {
     buckets: Vec<i32>,
-    outcomes: Vec<&'static str>,
-    marks: Vec<i16>,
+    /// Of each shelf that there is; null where it is not wanted.
+    outcomes: Vec<Option<&'static str>>,
+    marks: Vec<Option<i16>>,
     /// In it and after it.
     from: Option<DateTime<Utc>>,
     /// Before this place.
@@ -87,8 +88,11 @@ pub async fn page(
     now: DateTime<Utc>,
     limit: u16,
 ) -> Result<Vec<(Place, StoredCall)>, Error> {
-    let shelves: Vec<Shelf> = filter.shelves().collect();
-    if shelves.is_empty() || filter.projects == Projects::Only(BTreeSet::new()) {
+    // Each in its place, as a statement has them.
+    let wanted: BTreeSet<Shelf> = filter.shelves().collect();
+    let shelves: Vec<Option<Shelf>> =
+        shelf::all().map(|shelf| wanted.contains(&shelf).then_some(shelf)).collect();
+    if wanted.is_empty() || filter.projects == Projects::Only(BTreeSet::new()) {
         return Ok(Vec::new());
     }
     let after = progress.map(|progress| &progress.after);
@@ -97,8 +101,8 @@ pub async fn page(
     let after = after.filter(ends_first);
     let asked = Asked {
         buckets: buckets.all(),
-        outcomes: shelves.iter().map(|shelf| shelf.outcome.as_str()).collect(),
-        marks: shelves.iter().map(|shelf| shelf.marks()).collect(),
+        outcomes: shelves.iter().map(|it| it.map(|shelf| shelf.outcome.as_str())).collect(),
+        marks: shelves.iter().map(|it| it.map(Shelf::marks)).collect(),
         from: filter.from,
         until: after.map(|place| place.first_event_at).or(filter.until()),
         call_id: after.map_or("", |place| place.key.call_id.as_str()),
@@ -148,26 +152,35 @@ async fn stood_at(
     Ok(known.map(Event::effective_at).min().unwrap_or(stored.call.first_event_at))
 }
 
-/// Merges the shelves of an index: `$of` names the index by its columns, `$from`
-/// what is merged for each of.
+/// Merges the shelves of an index: `$of` names the index by its columns, `$ended`
+/// by its condition, and `$from` what is merged for each of.
 ///
-/// A statement has an arm for each shelf that there is; one that the filter does
-/// not leave is null, and not looked at.
+/// A statement has an arm for each shelf that there is, in the order of
+/// [`shelf::all`]: first those of calls that have not ended, for which a
+/// condition of the index does not hold. One that the filter does not leave is
+/// null, and not looked at.
 macro_rules! merge_shelves {
-    ($from:literal, $of:literal, $asked:ident, $($narrowed:expr),+) => {
+    ($from:literal, $of:literal, $ended:literal, $asked:ident, $($narrowed:expr),+) => {
         merge_shelves!(@ [
-            "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11" "12" "13" "14" "15" "16" "17" "18" "19"
-            "20" "21" "22" "23" "24" "25" "26" "27" "28" "29" "30" "31" "32" "33" "34" "35" "36"
-            "37" "38" "39" "40" "41" "42" "43" "44" "45" "46" "47" "48" "49" "50" "51" "52" "53"
-            "54" "55" "56"
+            "1" "" "2" "" "3" "" "4" "" "5" "" "6" "" "7" "" "8" "" "9" "" "10" "" "11" "" "12" ""
+            "13" $ended "14" $ended "15" $ended "16" $ended "17" $ended "18" $ended "19" $ended
+            "20" $ended "21" $ended "22" $ended "23" $ended "24" $ended "25" $ended "26" $ended
+            "27" $ended "28" $ended "29" $ended "30" $ended "31" $ended "32" $ended "33" $ended
+            "34" $ended "35" $ended "36" $ended "37" $ended "38" $ended "39" $ended "40" $ended
+            "41" $ended "42" $ended "43" $ended "44" $ended "45" $ended "46" $ended "47" $ended
+            "48" $ended "49" $ended "50" $ended "51" $ended "52" $ended "53" $ended "54" $ended
+            "55" $ended "56" $ended
         ], $from, $of, $asked, $($narrowed),+)
     };
-    (@ [$($shelf:literal)+], $from:literal, $of:literal, $asked:ident, $($narrowed:expr),+) => {
+    (
+        @ [$($shelf:literal $condition:literal)+],
+        $from:literal, $of:literal, $asked:ident, $($narrowed:expr),+
+    ) => {
         select_calls!(
             "from " $from " cross join lateral ("
             $("(
                 select * from calls
-                where bucket = wanted_bucket and " $of "
+                where bucket = wanted_bucket and " $of $condition "
                     and outcome = ($2::text[])[" $shelf "]::call_status
                     and marks = ($3::smallint[])[" $shelf "]
                     and (first_event_at, call_id, project_id)
@@ -187,8 +200,8 @@ macro_rules! merge_shelves {
             limit $11
             ",
             &$asked.buckets,
-            &$asked.outcomes as &[&str],
-            &$asked.marks,
+            &$asked.outcomes as &[Option<&str>],
+            &$asked.marks as &[Option<i16>],
             $asked.from,
             $asked.until,
             $asked.call_id,
@@ -208,6 +221,7 @@ async fn of_all(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Resu
     merge_shelves!(
         "unnest($1::int[]) as wanted_bucket",
         "($12::text[] is null or project_id = any($12))",
+        "",
         asked,
         projects as Option<Vec<&str>>
     )
@@ -225,6 +239,7 @@ async fn of_projects(
     merge_shelves!(
         "unnest($1::int[]) as wanted_bucket cross join unnest($12::text[]) as wanted_project",
         "project_id = wanted_project",
+        " and outcome >= 'ERROR'",
         asked,
         &projects as &[&str]
     )
@@ -243,6 +258,7 @@ async fn of_client(
     merge_shelves!(
         "unnest($1::int[]) as wanted_bucket",
         "md5(client_id) = md5($12) and client_id = $12 and ($13::text[] is null or project_id = any($13))",
+        "",
         asked,
         client_id.as_str(),
         projects as Option<Vec<&str>>
@@ -272,8 +288,8 @@ macro_rules! pick {
             limit $11
             ",
             &$asked.buckets,
-            &$asked.outcomes as &[&str],
-            &$asked.marks,
+            &$asked.outcomes as &[Option<&str>],
+            &$asked.marks as &[Option<i16>],
             $asked.from,
             $asked.until,
             $asked.call_id,
@@ -301,7 +317,7 @@ async fn of_dial(
         from (
             select distinct bucket, call_id, project_id
             from events
-            where bucket = any($1) and call_sid = $14
+            where bucket = any($1) and call_sid = $14 and not repeats_dial
         ) as dialled
         cross join lateral (
             select *

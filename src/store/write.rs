@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use sqlx::{
     Encode, PgConnection, Postgres, Type,
-    postgres::{PgHasArrayType, PgTypeInfo},
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, types::Oid},
     types::Json,
 };
 use uuid::Uuid;
@@ -20,6 +22,9 @@ use super::{
 use crate::call::{
     Attempt, Call, CallError, CallKey, CallSid, ClientId, Direction, Outcome, Status,
 };
+
+/// The type `json` (`pg_type.dat`).
+const JSON: Oid = Oid(114);
 
 /// Writes the calls that are still in the version that was looked at, and the
 /// new events of those calls; notes which they are.
@@ -92,19 +97,19 @@ pub(super) async fn write<'a>(
             insert into events (
                 bucket, call_id, project_id, fingerprint, event_id, event_type, rank,
                 occurred_at, received_at, effective_at, disposition, reason, from_status,
-                to_status, attempt, call_sid, client_id, provider_status, errors, endpoint,
-                delivery_count, last_delivered_at, payload, transaction, place, call_direction,
-                call_status, call_attempt_count, call_has_errors, call_updated_at
+                to_status, attempt, call_sid, repeats_dial, client_id, provider_status, errors,
+                endpoint, delivery_count, last_delivered_at, payload, transaction, place,
+                call_direction, call_status, call_attempt_count, call_has_errors, call_updated_at
             )
             select $1, call_id, project_id, fingerprint, event_id, event_type, rank, occurred_at,
                 received_at, coalesce(occurred_at, received_at),
                 disposition::event_disposition, reason, from_status::call_status,
-                to_status::call_status, attempt, call_sid, client_id, provider_status, errors,
-                endpoint, delivery_count, last_delivered_at, payload::json,
+                to_status::call_status, attempt, call_sid, repeats_dial, client_id,
+                provider_status, errors, endpoint, delivery_count, last_delivered_at, payload,
                 (select pg_current_xact_id()::text::bigint + $4), place,
                 call_direction::call_direction, call_status::call_status, call_attempt_count,
                 call_has_errors, call_updated_at
-            from unnest($3::event_to_store[])
+            from unnest($3::new_event[])
             -- not a join, which would be planned by the size of a batch that is not known
             where ((call_id, project_id) in (select call_id, project_id from written)) is true
         )
@@ -186,7 +191,7 @@ impl<'a> CallToWrite<'a> {
     }
 }
 
-/// A row of the Postgres type `event_to_store`, field by field.
+/// A row of the Postgres type `new_event`, field by field.
 #[derive(Encode)]
 struct EventToWrite<'a> {
     call_id: &'a str,
@@ -203,13 +208,14 @@ struct EventToWrite<'a> {
     to_status: Option<&'static str>,
     attempt: Option<i32>,
     call_sid: Option<&'a str>,
+    repeats_dial: bool,
     client_id: Option<&'a str>,
     provider_status: Option<&'a str>,
     errors: Option<Json<&'a [CallError]>>,
     endpoint: &'a str,
     delivery_count: i32,
     last_delivered_at: DateTime<Utc>,
-    payload: &'a str,
+    payload: AsReceived<'a>,
     place: i32,
     call_direction: Option<&'static str>,
     call_status: &'static str,
@@ -238,13 +244,14 @@ impl<'a> EventToWrite<'a> {
             to_status: outcome.to_status.map(Status::as_str),
             attempt: outcome.attempt.map(as_int),
             call_sid: event.call_sid.as_ref().map(CallSid::as_str),
+            repeats_dial: call.repeats_dial,
             client_id: event.client_id.as_ref().map(ClientId::as_str),
             provider_status: event.provider_status.as_deref(),
             errors: event.has_errors.then_some(Json(&delivery.errors)),
             endpoint: &delivery.endpoint,
             delivery_count: arrival.deliveries.max(arrival.in_all),
             last_delivered_at: arrival.last_delivered_at,
-            payload: &delivery.payload,
+            payload: AsReceived(&delivery.payload),
             place,
             call_direction: call.direction.map(Direction::as_str),
             call_status: call.status.as_str(),
@@ -252,6 +259,21 @@ impl<'a> EventToWrite<'a> {
             call_has_errors: call.has_errors,
             call_updated_at: Some(call.updated_at).filter(|at| *at != event.received_at),
         }
+    }
+}
+
+/// JSON, byte for byte.
+struct AsReceived<'a>(&'a str);
+
+impl Type<Postgres> for AsReceived<'_> {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(JSON)
+    }
+}
+
+impl<'q> Encode<'q, Postgres> for AsReceived<'_> {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <&str as Encode<'q, Postgres>>::encode_by_ref(&self.0, buf)
     }
 }
 
@@ -273,4 +295,4 @@ macro_rules! composite {
 }
 
 composite!(CallToWrite, "call_to_write");
-composite!(EventToWrite, "event_to_store");
+composite!(EventToWrite, "new_event");

@@ -176,6 +176,49 @@ async fn each_filter_leaves_the_calls_that_it_says() {
 }
 
 #[tokio::test]
+async fn each_dial_leads_to_its_call_in_whatever_order_its_events_come() {
+    const EVENTS: [(&str, &str); 6] = [
+        ("CALLING", "CA1"),
+        ("BUSY", "CA1"),
+        ("REQUESTED", "CA2"),
+        ("CALLING", "CA2"),
+        ("CLOSING", "CA2"),
+        ("COMPLETED", "CA2"),
+    ];
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for (call_id, order) in [("in-order", [0, 1, 2, 3, 4, 5]), ("mixed-up", [5, 0, 3, 1, 4, 2])] {
+        for place in order {
+            let (event, sid) = EVENTS[place];
+            let event_type = format!("OUTBOUND_CALL_{event}");
+            let second = u32::try_from(place).unwrap();
+            let sid = format!("{call_id}-{sid}");
+            let sent = delivery(&event_type, call_id, second, Some(&sid));
+            service.deliver(sent.to_string()).await.ok();
+            let sids: Vec<String> =
+                service.get(&format!("/calls/{call_id}")).await.ok()["attempts"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|attempt| attempt["call_sid"].as_str().unwrap().to_owned())
+                    .collect();
+            for sid in &sids {
+                assert_eq!(listed(&service, &format!("call_sid={sid}")).await, [call_id]);
+            }
+            assert!(!sids.is_empty());
+        }
+    }
+    // By one event each where they come in order.
+    let leading = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!" from events
+        where call_id = 'in-order' and call_sid is not null and not repeats_dial
+        "#
+    );
+    assert_eq!(leading.fetch_one(&database.pool().await).await.unwrap(), 2);
+}
+
+#[tokio::test]
 async fn a_call_is_stalled_for_as_long_as_no_delivery_comes_for_it() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
