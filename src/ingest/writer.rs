@@ -29,6 +29,10 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most bytes of payload in one statement, unless one delivery has more.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 
+/// As many deliveries as are committed together at no greater cost for each than
+/// more would be.
+const WORTH_SPLITTING: usize = 64;
+
 /// How often a batch is tried that Postgres rolled back for the sake of another
 /// transaction.
 const MAX_TRIES: u32 = 5;
@@ -84,7 +88,7 @@ impl Writer {
     /// Commits until the queue is closed and empty.
     pub(super) async fn run(mut self) {
         let mut gathered = Vec::with_capacity(self.batch);
-        while self.jobs.recv_many(&mut gathered, self.batch).await > 0 {
+        while self.jobs.recv_many(&mut gathered, self.most()).await > 0 {
             // One transaction touches one bucket.
             let mut by_bucket: BTreeMap<i32, (Vec<Delivery>, Vec<Answer>)> = BTreeMap::new();
             for Job { delivery, answer } in gathered.drain(..) {
@@ -101,6 +105,13 @@ impl Writer {
             // The server notices a closed socket too; a polite end is but quieter in its log.
             let _ = session.connection.close().await;
         }
+    }
+
+    /// How many are taken at once. Were it always all that wait, then where many
+    /// send and wait for their answers, all of them would wait for the database and
+    /// then the database for all of them; so half are left for the next batch.
+    fn most(&self) -> usize {
+        (self.jobs.len() / 2).max(WORTH_SPLITTING).min(self.batch)
     }
 
     /// Commits a batch and answers it. Where it fails for what is in it, it is
