@@ -88,7 +88,7 @@ impl Writer {
     /// Commits until the queue is closed and empty.
     pub(super) async fn run(mut self) {
         let mut gathered = Vec::with_capacity(self.batch);
-        while self.jobs.recv_many(&mut gathered, self.most()).await > 0 {
+        while self.jobs.recv_many(&mut gathered, most(self.jobs.len(), self.batch)).await > 0 {
             // One transaction touches one bucket.
             let mut by_bucket: BTreeMap<i32, (Vec<Delivery>, Vec<Answer>)> = BTreeMap::new();
             for Job { delivery, answer } in gathered.drain(..) {
@@ -105,13 +105,6 @@ impl Writer {
             // The server notices a closed socket too; a polite end is but quieter in its log.
             let _ = session.connection.close().await;
         }
-    }
-
-    /// How many are taken at once. Were it always all that wait, then where many
-    /// send and wait for their answers, all of them would wait for the database and
-    /// then the database for all of them; so half are left for the next batch.
-    fn most(&self) -> usize {
-        (self.jobs.len() / 2).max(WORTH_SPLITTING).min(self.batch)
     }
 
     /// Commits a batch and answers it. Where it fails for what is in it, it is
@@ -233,8 +226,29 @@ async fn connect<'s>(
     session.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
 }
 
+/// How many are taken at once where so many wait. Were it always all of them, then
+/// where many send and wait for their answers, all of them would wait for the
+/// database and then the database for all of them; so half are left for the next
+/// batch.
+fn most(waiting: usize, batch: usize) -> usize {
+    (waiting / 2).max(WORTH_SPLITTING).min(batch)
+}
+
 fn refuse(answers: Vec<Answer>, refused: &Refused) {
     for answer in answers {
         answer.send(Err(refused.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_what_waits_is_left_for_the_next_batch_unless_it_is_little() {
+        for (waiting, taken) in [(0, 64), (64, 64), (130, 65), (1000, 500), (1100, 512)] {
+            assert_eq!(most(waiting, 512), taken, "{waiting} wait");
+        }
+        assert_eq!(most(1000, 8), 8);
     }
 }

@@ -304,6 +304,25 @@ async fn the_largest_body_is_taken() {
 }
 
 #[tokio::test]
+async fn a_long_payload_is_compressed_by_lz4_where_the_server_can() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut body = delivery("OUTBOUND_CALL_COMPLETED", "long", 1, None);
+    body["transcript"] = "said and said again ".repeat(1000).into();
+    service.deliver(body.to_string()).await.ok();
+    let row = sqlx::query!(
+        r#"
+        select pg_column_compression(payload) as "compression!",
+            case when 'lz4' = any(enumvals) then 'lz4' else 'pglz' end as "expected!"
+        from events, pg_settings
+        where name = 'default_toast_compression'
+        "#
+    );
+    let row = row.fetch_one(&database.pool().await).await.unwrap();
+    assert_eq!(row.compression, row.expected);
+}
+
+#[tokio::test]
 async fn a_late_event_corrects_the_call_and_the_events_after_it() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
