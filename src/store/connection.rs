@@ -39,6 +39,7 @@ const BY_COST: &str = "
     set local enable_hashjoin = on;
     set local enable_mergejoin = on;
     set local work_mem = '64MB';
+    set local random_page_cost = 1.1;
 ";
 
 /// Sets a connection up for looking up by keys.
