@@ -116,3 +116,35 @@ pub async fn begin(
 fn count(number: i64) -> u64 {
     number.unsigned_abs()
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn bin(hours: &[i64]) -> Option<i64> {
+        let starts: Vec<_> =
+            hours.iter().map(|hours| DateTime::UNIX_EPOCH + TimeDelta::hours(*hours)).collect();
+        let (from, to) = (starts[0], starts[0] + TimeDelta::days(9));
+        let asked = Asked {
+            from,
+            to,
+            starts: &starts,
+            projects: None,
+            direction: None,
+            by_project: false,
+            by_direction: false,
+        };
+        asked.bin().map(|bin| bin.microseconds / 3_600_000_000)
+    }
+
+    #[test]
+    fn buckets_are_told_apart_by_the_longest_time_that_divides_them() {
+        assert_eq!(bin(&[0, 24, 48, 72]), Some(24));
+        // The clocks go forward, or back.
+        assert_eq!(bin(&[0, 24, 47, 71]), Some(1));
+        assert_eq!(bin(&[0, 25]), Some(25));
+        assert_eq!(bin(&[0]), None);
+    }
+}
