@@ -76,11 +76,10 @@ pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Swe
             group by 1, 2, 3
         ) as changes
         where change <> 0
-        order by begins
         "#,
         asked.from,
         asked.to,
-        piece(asked.to - asked.from),
+        length_of_piece(asked.to - asked.from),
         asked.by_project,
         asked.by_direction,
         asked.projects.as_deref() as Option<&[&str]>,
@@ -89,9 +88,12 @@ pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Swe
     .fetch(conn);
 
     let mut courses: BTreeMap<Group, Course> = BTreeMap::new();
-    let mut begins = None;
+    let mut piece = asked.from;
     while let Some(row) = pieces.try_next().await? {
-        if begins.replace(row.begins).is_some_and(|begins| begins != row.begins) {
+        // As the series goes on, so do they: to be sorted, all would have to be there first.
+        assert!(piece <= row.begins, "the pieces of a span came out of order");
+        if piece < row.begins {
+            piece = row.begins;
             courses.values_mut().for_each(|course| course.advance(asked));
         }
         let group = Group { project_id: row.project_id, direction: row.direction };
@@ -104,7 +106,7 @@ pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Swe
 }
 
 /// The length of the pieces in which a span is gone through.
-fn piece(span: TimeDelta) -> PgInterval {
+fn length_of_piece(span: TimeDelta) -> PgInterval {
     let length = (span / MAX_PIECES).max(SHORTEST_PIECE);
     PgInterval { months: 0, days: 0, microseconds: length.num_microseconds().unwrap_or(i64::MAX) }
 }
