@@ -60,6 +60,10 @@ pub struct Standing {
 /// # Errors
 ///
 /// Where the database cannot be asked.
+///
+/// # Panics
+///
+/// Where the database gives a piece after a later one, which it does not.
 pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Sweep>, Error> {
     let mut pieces = sqlx::query!(
         r#"
@@ -94,14 +98,18 @@ pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Swe
         assert!(piece <= row.begins, "the pieces of a span came out of order");
         if piece < row.begins {
             piece = row.begins;
-            courses.values_mut().for_each(|course| course.advance(asked));
+            for course in courses.values_mut() {
+                course.advance(asked);
+            }
         }
         let group = Group { project_id: row.project_id, direction: row.direction };
         let course = courses.entry(group).or_insert_with_key(Course::of);
         let change = i64::from(row.change);
         course.changes.extend(row.moments.into_iter().map(|at| (at, change)));
     }
-    courses.values_mut().for_each(|course| course.advance(asked));
+    for course in courses.values_mut() {
+        course.advance(asked);
+    }
     Ok(courses.into_values().flat_map(|course| course.sweeps).collect())
 }
 
