@@ -41,35 +41,23 @@ ALLOCATOR = {
 
 
 class Cluster:
-    """Postgres on a free port of 127.0.0.1, in a folder of its own, from nothing."""
+    """Postgres on a free port of 127.0.0.1, in a folder of its own: from nothing, or where one was kept."""
 
     def __init__(self, folder, binaries=None, settings=None):
         self.folder = Path(folder)
         self.data = self.folder / "data"
         self.binaries = Path(binaries) if binaries else find_binaries()
         self.settings = {**SETTINGS, **(settings or {}), **DURABILITY}
-        self.password = secrets.token_hex(16)
+        self.password_file = self.folder / "password"
+        self.is_kept = (self.data / "PG_VERSION").exists()
+        self.password = self.password_file.read_text() if self.is_kept else secrets.token_hex(16)
         self.port = free_port()
         self.user = unprivileged_user()
         self.server = None
 
     def __enter__(self):
-        self.data.mkdir()
-        password = self.folder / "password"
-        password.write_text(self.password)
-        password.chmod(0o600)
-        if self.user is not None:
-            # Postgres refuses root, and must get through to its folder.
-            self.folder.chmod(0o711)
-            os.chown(self.data, self.user.pw_uid, self.user.pw_gid)
-            os.chown(password, self.user.pw_uid, self.user.pw_gid)
-        run(
-            [self.binaries / "initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--locale=C",
-             "--data-checksums", "--auth=scram-sha-256", f"--pwfile={password}"],
-            cwd=self.data,
-            **as_user(self.user),
-        )
-        password.unlink()
+        if not self.is_kept:
+            self._create()
         argv = [self.binaries / "postgres", "-D", self.data]
         local = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": ""}
         for name, value in {**self.settings, **local}.items():
@@ -79,6 +67,22 @@ class Cluster:
         self._wait_until_ready()
         self._fill_log()
         return self
+
+    def _create(self):
+        self.data.mkdir()
+        self.password_file.touch(0o600)
+        self.password_file.write_text(self.password)
+        if self.user is not None:
+            # Postgres refuses root, and must get through to its folder.
+            self.folder.chmod(0o711)
+            os.chown(self.data, self.user.pw_uid, self.user.pw_gid)
+            os.chown(self.password_file, self.user.pw_uid, self.user.pw_gid)
+        run(
+            [self.binaries / "initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--locale=C",
+             "--data-checksums", "--auth=scram-sha-256", f"--pwfile={self.password_file}"],
+            cwd=self.data,
+            **as_user(self.user),
+        )
 
     def __exit__(self, *_error):
         if self.server is not None:

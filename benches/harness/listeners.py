@@ -116,8 +116,10 @@ def listen(tell, asked, base_url, number):
 
 
 def deliver(tell, _asked, base_url, bodies, rate, connections):
-    """Sends the bodies at a steady rate; tells each event's id with the time of its answer."""
-    answers = []
+    """Sends the bodies at a steady rate; tells each event's id with the time of its answer, how long
+    it all took, and the time to each answer from when its delivery was due.
+    """
+    answers, delays, due_at = [], [], {}
     lines = [connect(base_url) for _ in range(connections)]
     selector = selectors.DefaultSelector()
     idle = list(lines)
@@ -129,7 +131,9 @@ def deliver(tell, _asked, base_url, bodies, rate, connections):
         due = min(len(bodies), int((time.monotonic() - begun) * rate) + 1)
         while sent < due and idle:
             body = bodies[sent]
-            idle.pop().sendall(
+            line = idle.pop()
+            due_at[line] = begun + sent / rate
+            line.sendall(
                 b"POST /webhooks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
             )
@@ -141,8 +145,9 @@ def deliver(tell, _asked, base_url, bodies, rate, connections):
             if not text.startswith(b"HTTP/1.1 200 "):
                 raise Failed(text.decode(errors="replace"))
             answers.append((EVENT_ID.search(text)[1].decode(), at))
+            delays.append(at - due_at[key.fileobj])
             idle.append(key.fileobj)
-    tell((answers, time.monotonic() - begun))
+    tell((answers, time.monotonic() - begun, delays))
 
 
 def wait(tell, _asked, base_url, call_ids):

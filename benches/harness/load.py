@@ -18,6 +18,9 @@ STATUSES = ("PENDING", "REQUESTED", "CALLING", "CLOSING", "COMPLETED")
 # not overtake each other, see deliveries.lua.
 CALLS_PER_CONNECTION = 4
 
+# Enough for a hundred thousand.
+REPLAY_SECONDS = 30
+
 _runs = itertools.count(1)
 
 
@@ -79,6 +82,11 @@ def look_up(base_url, connections, seconds, call_ids):
 def ask(url, connections, seconds, headers=None):
     """`GET` of the same URL over and over."""
     return _wrk(url, "summary.lua", connections, seconds, {}, headers or {})
+
+
+def replay(base_url, connections, bodies):
+    """The bodies in a file to `POST /webhooks`, once; wrk stays silent for the rest of the time."""
+    return _wrk(f"{base_url}/webhooks", "replay.lua", connections, REPLAY_SECONDS, {"BODIES": str(bodies)})
 
 
 def _wrk(url, script, connections, seconds, environment, headers=None):

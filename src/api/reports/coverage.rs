@@ -97,8 +97,9 @@ pub(in crate::api) async fn show(
     question.by_project = true;
     let seen = seen(&mut look.tx, &question.asked()).await?;
     let skipped = skipped(&mut look.tx, &question.asked()).await?;
-    let kinds = seen.iter().map(|seen| &seen.kind).chain(skipped.iter().map(|it| &it.kind));
-    let projects: BTreeSet<&str> = kinds.map(|kind| kind.project_id.as_str()).collect();
+    let of_events = seen.iter().map(|seen| seen.kind.project_id.clone());
+    let of_calls = skipped.iter().map(|skipped| skipped.project_id.clone());
+    let projects: BTreeSet<String> = of_events.chain(of_calls).collect();
     let types: Vec<KnownEvent> = KnownEvent::ALL
         .iter()
         .copied()
@@ -107,14 +108,19 @@ pub(in crate::api) async fn show(
     question.check_rows(projects.len() * types.len())?;
 
     let seen: BTreeMap<&Kind, &Seen> = seen.iter().map(|seen| (&seen.kind, seen)).collect();
-    let skipped: BTreeMap<&Kind, &Skipped> = skipped.iter().map(|it| (&it.kind, it)).collect();
+    let skipped: BTreeMap<Kind, u64> = skipped
+        .into_iter()
+        .filter_map(|Skipped { bucket, project_id, event_type, calls }| {
+            Some((Kind { bucket, project_id, event_type: event_type? }, calls))
+        })
+        .collect();
     let mut rows = Vec::with_capacity(question.starts.len() * projects.len() * types.len());
     for bucket in 0..question.starts.len() {
         for project_id in &projects {
             for event_type in &types {
                 let kind = Kind {
                     bucket,
-                    project_id: (*project_id).to_owned(),
+                    project_id: project_id.clone(),
                     event_type: event_type.to_string(),
                 };
                 let seen = seen.get(&kind);
@@ -123,7 +129,7 @@ pub(in crate::api) async fn show(
                     events: seen.map_or(0, |seen| seen.events),
                     first_seen_at: seen.map(|seen| seen.first_seen_at),
                     last_seen_at: seen.map(|seen| seen.last_seen_at),
-                    calls_that_skipped: skipped.get(&kind).map_or(0, |skipped| skipped.calls),
+                    calls_that_skipped: skipped.get(&kind).copied().unwrap_or_default(),
                     place: Place {
                         bucket_start: question.bucket_start(bucket),
                         project_id: Some(kind.project_id),

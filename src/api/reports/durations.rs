@@ -124,13 +124,13 @@ pub(in crate::api) async fn show(
 ) -> Result<Response, Problem> {
     let (question, mut look) = Question::begin(&service, &caller, &uri, &headers).await?;
     let stays = durations(&mut look.tx, &question.asked()).await?;
-    let seen: BTreeSet<&str> = stays.iter().map(|stay| stay.status.as_str()).collect();
+    let seen: BTreeSet<&str> = stays.iter().map(|stay| stay.status).collect();
     let statuses = Status::ALL.iter().map(|status| status.as_str());
     let statuses: Vec<&str> =
         statuses.filter(|status| seen.contains(status)).chain([TOTAL]).collect();
     let cells = question.cells(stays.iter().map(|stay| stay.cell.group.clone()), statuses.len())?;
     let found: BTreeMap<_, _> =
-        stays.iter().map(|stay| ((&stay.cell, stay.status.as_str()), stay)).collect();
+        stays.iter().map(|stay| ((&stay.cell, stay.status), stay)).collect();
     let rows = cells.iter().flat_map(|cell| {
         let (question, found) = (&question, &found);
         statuses.iter().map(move |status| {

@@ -1,10 +1,20 @@
 //! How many calls were in CALLING at once.
 
-use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::TryStreamExt as _;
+use sqlx::{PgConnection, postgres::types::PgInterval};
 
 use super::{Asked, Cell, Group, count};
 use crate::{call::Direction, store::Error};
+
+/// In how many pieces a span is gone through at most, unless they are shorter than
+/// [`SHORTEST_PIECE`].
+const MAX_PIECES: i32 = 2_000;
+
+/// The length of a piece at least.
+const SHORTEST_PIECE: TimeDelta = TimeDelta::hours(1);
 
 /// What the calls that came to CALLING in a bucket, or left it, make of the
 /// number of those in it.
@@ -43,55 +53,128 @@ pub struct Standing {
 /// Goes through the changes in the span, in the order of time. What comes and
 /// leaves at the same moment cancels out.
 ///
+/// The database gives the moments of a piece of the span after the other, so no
+/// more is held at a time; going through them takes a fraction here of what it
+/// takes there.
+///
 /// # Errors
 ///
 /// Where the database cannot be asked.
+///
+/// # Panics
+///
+/// Where the database gives a piece after a later one, which it does not.
 pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Sweep>, Error> {
-    let rows = sqlx::query!(
+    let mut pieces = sqlx::query!(
         r#"
-        with
-        moments as (
-            select case when $2 then project_id end as project_id,
-                case when $3 then direction end as direction,
-                at, sum(change)::int as change
+        select begins as "begins!", project_id, direction as "direction: Direction", change as "change!",
+            moments as "moments!"
+        from generate_series($1::timestamptz, $2::timestamptz, $3::interval) as begins
+        cross join lateral (
+            select case when $4 then project_id end as project_id,
+                case when $5 then direction end as direction, change, array_agg(at) as moments
             from reporting.calling_changes
-            where at >= $4 and at < $5
+            where at >= begins and at < least(begins + $3::interval, $2::timestamptz)
                 and ($6::text[] is null or project_id = any($6))
                 and ($7::text is null or direction = $7::text::call_direction)
             group by 1, 2, 3
-        ),
-        swept as (
-            select project_id, direction, at, change,
-                sum(change) over (partition by project_id, direction order by at) as calling,
-                width_bucket(at, $1::timestamptz[]) as bucket
-            from moments
-            where change <> 0
-        )
-        select bucket as "bucket!", project_id, direction as "direction: Direction",
-            min(at) as "first_at!", sum(change)::bigint as "change!",
-            max(calling)::bigint as "peak!",
-            sum(change * date_part('epoch', at - $4)) as "moment!"
-        from swept
-        group by 1, 2, 3
+        ) as changes
+        where change <> 0
         "#,
-        asked.starts,
-        asked.by_project,
-        asked.by_direction,
         asked.from,
         asked.to,
+        length_of_piece(asked.to - asked.from),
+        asked.by_project,
+        asked.by_direction,
         asked.projects.as_deref() as Option<&[&str]>,
         asked.direction.map(Direction::as_str),
     )
-    .fetch_all(conn)
-    .await?;
-    let sweeps = rows.into_iter().map(|row| Sweep {
-        cell: Cell::of(row.bucket, row.project_id, row.direction),
-        first_at: row.first_at,
-        change: row.change,
-        peak: row.peak,
-        moment: row.moment,
-    });
-    Ok(sweeps.collect())
+    .fetch(conn);
+
+    let mut courses: BTreeMap<Group, Course> = BTreeMap::new();
+    let mut piece = asked.from;
+    while let Some(row) = pieces.try_next().await? {
+        // As the series goes on, so do they: to be sorted, all would have to be there first.
+        assert!(piece <= row.begins, "the pieces of a span came out of order");
+        if piece < row.begins {
+            piece = row.begins;
+            for course in courses.values_mut() {
+                course.advance(asked);
+            }
+        }
+        let group = Group { project_id: row.project_id, direction: row.direction };
+        let course = courses.entry(group).or_insert_with_key(Course::of);
+        let change = i64::from(row.change);
+        course.changes.extend(row.moments.into_iter().map(|at| (at, change)));
+    }
+    for course in courses.values_mut() {
+        course.advance(asked);
+    }
+    Ok(courses.into_values().flat_map(|course| course.sweeps).collect())
+}
+
+/// The length of the pieces in which a span is gone through.
+fn length_of_piece(span: TimeDelta) -> PgInterval {
+    let length = (span / MAX_PIECES).max(SHORTEST_PIECE);
+    PgInterval { months: 0, days: 0, microseconds: length.num_microseconds().unwrap_or(i64::MAX) }
+}
+
+/// How the number of calls of a group changes in the course of a span.
+#[derive(Debug)]
+struct Course {
+    group: Group,
+    /// What is to be gone through next, which comes after all that was.
+    changes: Vec<(DateTime<Utc>, i64)>,
+    /// How many more they are than before the first change.
+    level: i64,
+    /// What was gone through, a bucket after the other.
+    sweeps: Vec<Sweep>,
+}
+
+impl Course {
+    fn of(group: &Group) -> Self {
+        Self { group: group.clone(), changes: Vec::new(), level: 0, sweeps: Vec::new() }
+    }
+
+    fn advance(&mut self, asked: &Asked<'_>) {
+        // A few runs that are in order, one for each kind of change: merged rather than sorted.
+        self.changes.sort();
+        let mut changes = std::mem::take(&mut self.changes);
+        for moment in changes.chunk_by(|one, other| one.0 == other.0) {
+            let at = moment[0].0;
+            let change: i64 = moment.iter().map(|(_, change)| change).sum();
+            if change != 0 {
+                self.step(asked, at, change);
+            }
+        }
+        changes.clear();
+        self.changes = changes;
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a count below 2^53 is exact")]
+    fn step(&mut self, asked: &Asked<'_>, at: DateTime<Utc>, change: i64) {
+        self.level += change;
+        let level = self.level;
+        let moment = change as f64 * (at - asked.from).as_seconds_f64();
+        // The buckets of the last sweep and after it: nearly always it is the first of these.
+        let known = self.sweeps.last().map_or(0, |sweep| sweep.cell.bucket);
+        let bucket =
+            known + asked.starts[known + 1..].iter().take_while(|start| **start <= at).count();
+        match self.sweeps.last_mut().filter(|sweep| sweep.cell.bucket == bucket) {
+            Some(sweep) => {
+                sweep.change += change;
+                sweep.peak = sweep.peak.max(level);
+                sweep.moment += moment;
+            }
+            None => self.sweeps.push(Sweep {
+                cell: Cell { bucket, group: self.group.clone() },
+                first_at: at,
+                change,
+                peak: level,
+                moment,
+            }),
+        }
+    }
 }
 
 /// How many calls are in CALLING at the end of the span: those that are now, less
@@ -103,22 +186,23 @@ pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Swe
 pub async fn standing(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Standing>, Error> {
     let rows = sqlx::query!(
         r#"
-        select case when $1 then project_id end as project_id,
-            case when $2 then direction end as "direction: Direction",
-            sum(calling)::bigint as "calling!"
+        select project_id, direction as "direction: Direction", sum(calling)::bigint as "calling!"
         from (
-            select project_id, direction, count(*) as calling
+            select case when $1 then project_id end as project_id,
+                case when $2 then direction end as direction, count(*) as calling
             from reported_calls
             where status = 'CALLING'
-            group by project_id, direction
+                and ($4::text[] is null or project_id = any($4))
+                and ($5::text is null or direction = $5::text::call_direction)
+            group by 1, 2
             union all
-            select project_id, direction, -sum(change)
+            select case when $1 then project_id end, case when $2 then direction end, -sum(change)
             from reporting.calling_changes
             where at >= $3
-            group by project_id, direction
+                and ($4::text[] is null or project_id = any($4))
+                and ($5::text is null or direction = $5::text::call_direction)
+            group by 1, 2
         ) as now_and_since
-        where ($4::text[] is null or project_id = any($4))
-            and ($5::text is null or direction = $5::text::call_direction)
         group by 1, 2
         "#,
         asked.by_project,

@@ -3,8 +3,11 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Asked, count};
-use crate::{call::Direction, store::Error};
+use super::{Asked, count, place};
+use crate::{
+    call::{Direction, KnownEvent},
+    store::Error,
+};
 
 /// What is asked about: a type of events, in a project and a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,47 +36,59 @@ pub struct Seen {
 /// The calls that went without a type of events.
 #[derive(Debug)]
 pub struct Skipped {
-    /// Which.
-    pub kind: Kind,
-    /// How many calls came to a status beyond it, none of whose attempts was told of it. None where
-    /// the way leads by nothing of it.
+    /// The place among the starts of the bucket in which they began, from 0.
+    pub bucket: usize,
+    /// Their project.
+    pub project_id: String,
+    /// What the provider calls the type; `None` for the calls that went without none.
+    pub event_type: Option<String>,
+    /// How many calls came to a status beyond it, none of whose attempts was told of it.
     pub calls: u64,
 }
 
-impl Kind {
-    fn of(bucket: i32, project_id: String, event_type: String) -> Self {
-        let bucket = usize::try_from(bucket).unwrap_or(0).saturating_sub(1);
-        Self { bucket, project_id, event_type }
-    }
-}
-
-/// The events that happened in the span, those of unknown types too.
+/// The events that happened in the span: unless a direction is asked for, those of
+/// unknown types too.
 ///
 /// # Errors
 ///
 /// Where the database cannot be asked.
 pub async fn seen(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Seen>, Error> {
+    let types = asked.direction.map(types_of);
     let rows = sqlx::query!(
         r#"
-        select width_bucket(effective_at, $1::timestamptz[]) as "bucket!",
-            project_id as "project_id!", event_type as "event_type!", count(*) as "events!",
-            min(effective_at) as "first_seen_at!", max(effective_at) as "last_seen_at!"
-        from reporting.events
-        where effective_at >= $2 and effective_at < $3
-            and ($4::text[] is null or project_id = any($4))
-            and ($5::text is null or direction = $5::text::call_direction)
+        with
+        counted as (
+            select case when $4::interval is null then $2 else date_bin($4, effective_at, $5) end as bin,
+                project_id, event_type, count(*) as events,
+                min(effective_at) as first_seen_at, max(effective_at) as last_seen_at
+            from reporting.events
+            where effective_at >= $2 and effective_at < $3
+                and ($6::text[] is null or project_id = any($6))
+                and ($7::text[] is null or event_type = any($7))
+            group by 1, 2, 3
+        )
+        select width_bucket(bin, $1::timestamptz[]) as "bucket!", project_id as "project_id!",
+            event_type as "event_type!", sum(events)::bigint as "events!",
+            min(first_seen_at) as "first_seen_at!", max(last_seen_at) as "last_seen_at!"
+        from counted
         group by 1, 2, 3
         "#,
         asked.starts,
         asked.from,
         asked.to,
+        asked.bin(),
+        asked.starts[0],
         asked.projects.as_deref() as Option<&[&str]>,
-        asked.direction.map(Direction::as_str),
+        types.as_deref() as Option<&[&str]>,
     )
     .fetch_all(conn)
     .await?;
     let seen = rows.into_iter().map(|row| Seen {
-        kind: Kind::of(row.bucket, row.project_id, row.event_type),
+        kind: Kind {
+            bucket: place(row.bucket),
+            project_id: row.project_id,
+            event_type: row.event_type,
+        },
         events: count(row.events),
         first_seen_at: row.first_seen_at,
         last_seen_at: row.last_seen_at,
@@ -81,8 +96,8 @@ pub async fn seen(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Seen
     Ok(seen.collect())
 }
 
-/// The calls that began in the span and went without: of each project and bucket
-/// with calls, every type of their directions.
+/// The calls that began in the span, by the types that they went without. Those
+/// without a direction are on no way, and so are left out.
 ///
 /// # Errors
 ///
@@ -93,45 +108,63 @@ pub async fn skipped(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<S
         with
         -- far fewer than calls, and all that it depends on
         shapes as materialized (
-            select width_bucket(first_event_at, $1::timestamptz[]) as bucket, project_id,
-                direction, status, shape, count(*) as calls
+            select case when $4::interval is null then $2 else date_bin($4, first_event_at, $5) end as bin,
+                project_id, direction, status, shape, count(*) as calls
             from reported_calls
             where first_event_at >= $2 and first_event_at < $3
-                and ($4::text[] is null or project_id = any($4))
-                and ($5::text is null or direction = $5::text::call_direction)
+                and ($6::text[] is null or project_id = any($6))
+                and ($7::text is null or direction = $7::text::call_direction)
             group by 1, 2, 3, 4, 5
         ),
-        told as (
-            select bucket, project_id, direction, status, shape::jsonb -> 1 as told_statuses, calls
+        -- far fewer still: what calls differ in, whenever they began and of whatever project
+        kinds as (
+            select direction, status, shape, shape::jsonb -> 1 as told_statuses
             from shapes
-        )
-        select bucket as "bucket!", project_id as "project_id!",
-            known.event_type as "event_type!",
-            coalesce(
-                sum(told.calls) filter (
-                    where not told_statuses ? known.status::text
+            group by 1, 2, 3
+        ),
+        skipping as materialized (
+            select direction, status, shape,
+                array(
+                    select known.event_type
+                    from reporting.event_types as known
+                    where known.direction = kinds.direction
+                        and not told_statuses ? known.status::text
                         and (
-                            told.status = any(known.leads_to)
+                            kinds.status = any(known.leads_to)
                             or told_statuses ?| known.leads_to::text[]
                         )
-                ),
-                0
-            )::bigint as "calls!"
-        from told
-        join reporting.event_types as known using (direction)
+                ) as skipped
+            from kinds
+        )
+        select width_bucket(bin, $1::timestamptz[]) as "bucket!", project_id as "project_id!",
+            event_type as "event_type?", sum(calls)::bigint as "calls!"
+        from shapes
+        join skipping using (direction, status, shape)
+        left join lateral unnest(skipped) as event_type on true
         group by 1, 2, 3
         "#,
         asked.starts,
         asked.from,
         asked.to,
+        asked.bin(),
+        asked.starts[0],
         asked.projects.as_deref() as Option<&[&str]>,
         asked.direction.map(Direction::as_str),
     )
     .fetch_all(conn)
     .await?;
     let skipped = rows.into_iter().map(|row| Skipped {
-        kind: Kind::of(row.bucket, row.project_id, row.event_type),
+        bucket: place(row.bucket),
+        project_id: row.project_id,
+        event_type: row.event_type,
         calls: count(row.calls),
     });
     Ok(skipped.collect())
+}
+
+/// What the provider calls the types of events of a direction. Unlike the direction, the type is in
+/// the index.
+fn types_of(direction: Direction) -> Vec<&'static str> {
+    let known = KnownEvent::ALL.iter().filter(|known| known.direction() == direction);
+    known.map(|known| known.as_str()).collect()
 }

@@ -28,22 +28,14 @@ pub struct Errors {
 pub async fn errors(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Errors>, Error> {
     let rows = sqlx::query!(
         r#"
-        with
-        by_call as (
-            select width_bucket(call_first_event_at, $1::timestamptz[]) as bucket,
-                case when $2 then project_id end as shown_project_id,
-                case when $3 then direction end as shown_direction,
-                code, phase, count(*) as errors
-            from reporting.errors
-            where call_first_event_at >= $4 and call_first_event_at < $5
-                and ($6::text[] is null or project_id = any($6))
-                and ($7::text is null or direction = $7::text::call_direction)
-            group by 1, 2, 3, 4, 5, project_id, call_id
-        )
-        select bucket as "bucket!", shown_project_id as project_id,
-            shown_direction as "direction: Direction", code, phase,
+        select width_bucket(first_event_at, $1::timestamptz[]) as "bucket!",
+            case when $2 then project_id end as project_id,
+            case when $3 then direction end as "direction: Direction", code, phase,
             sum(errors)::bigint as "errors!", count(*) as "calls!"
-        from by_call
+        from reported_errors
+        where first_event_at >= $4 and first_event_at < $5
+            and ($6::text[] is null or project_id = any($6))
+            and ($7::text is null or direction = $7::text::call_direction)
         group by 1, 2, 3, 4, 5
         "#,
         asked.starts,

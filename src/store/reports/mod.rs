@@ -26,7 +26,7 @@ pub mod span;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction, postgres::types::PgInterval};
 
 use super::{Error, connection};
 use crate::call::Direction;
@@ -72,9 +72,30 @@ pub struct Group {
 impl Cell {
     /// The cell of a row: `bucket` is its number, from 1.
     fn of(bucket: i32, project_id: Option<String>, direction: Option<Direction>) -> Self {
-        let bucket = usize::try_from(bucket).unwrap_or(0).saturating_sub(1);
-        Self { bucket, group: Group { project_id, direction } }
+        Self { bucket: place(bucket), group: Group { project_id, direction } }
     }
+}
+
+impl Asked<'_> {
+    /// The longest time of which all buckets but the last are whole multiples; `None` where there is but one bucket.
+    ///
+    /// Postgres tells to which multiple a time belongs by a division (`date_bin`), to which bucket by looking through
+    /// all of them (`width_bucket`). So millions are counted by the former, and what comes of it by the latter.
+    fn bin(&self) -> Option<PgInterval> {
+        let lengths = self.starts.windows(2).map(|pair| pair[1] - pair[0]);
+        let microseconds = lengths.filter_map(|length| length.num_microseconds());
+        let microseconds = microseconds.reduce(greatest_common_divisor)?;
+        Some(PgInterval { months: 0, days: 0, microseconds })
+    }
+}
+
+fn greatest_common_divisor(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// The place of a bucket among the starts, from 0, for its number, from 1.
+fn place(bucket: i32) -> usize {
+    usize::try_from(bucket).unwrap_or(0).saturating_sub(1)
 }
 
 /// Begins to look at one snapshot of the database, for at most so long.
@@ -94,4 +115,36 @@ pub async fn begin(
 /// A count, which is never negative.
 fn count(number: i64) -> u64 {
     number.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn bin(hours: &[i64]) -> Option<i64> {
+        let starts: Vec<_> =
+            hours.iter().map(|hours| DateTime::UNIX_EPOCH + TimeDelta::hours(*hours)).collect();
+        let (from, to) = (starts[0], starts[0] + TimeDelta::days(9));
+        let asked = Asked {
+            from,
+            to,
+            starts: &starts,
+            projects: None,
+            direction: None,
+            by_project: false,
+            by_direction: false,
+        };
+        asked.bin().map(|bin| bin.microseconds / 3_600_000_000)
+    }
+
+    #[test]
+    fn buckets_are_told_apart_by_the_longest_time_that_divides_them() {
+        assert_eq!(bin(&[0, 24, 48, 72]), Some(24));
+        // The clocks go forward, or back.
+        assert_eq!(bin(&[0, 24, 47, 71]), Some(1));
+        assert_eq!(bin(&[0, 25]), Some(25));
+        assert_eq!(bin(&[0]), None);
+    }
 }

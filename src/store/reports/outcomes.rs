@@ -34,7 +34,7 @@ pub async fn outcomes(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
         with
         -- far fewer than calls, and all that is told of them
         shapes as materialized (
-            select width_bucket(first_event_at, $1::timestamptz[]) as bucket,
+            select case when $8::interval is null then $4 else date_bin($8, first_event_at, $9) end as bin,
                 case when $2 then project_id end as project_id,
                 case when $3 then direction end as direction,
                 status, has_errors, shape, count(*) as calls
@@ -44,14 +44,14 @@ pub async fn outcomes(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
                 and ($7::text is null or direction = $7::text::call_direction)
             group by 1, 2, 3, 4, 5, 6
         )
-        select bucket as "bucket!", project_id, direction as "direction: Direction",
+        select width_bucket(bin, $1::timestamptz[]) as "bucket!", project_id, direction as "direction: Direction",
             false as "of_attempts!", status as "status!: Status",
             status = 'COMPLETED' and has_errors as "completed_with_errors!",
             sum(calls)::bigint as "count!"
         from shapes
         group by 1, 2, 3, 4, 5, 6
         union all
-        select bucket, project_id, direction, true, attempt.status::call_status, false,
+        select width_bucket(bin, $1), project_id, direction, true, attempt.status::call_status, false,
             sum(calls)::bigint
         from shapes
         cross join lateral jsonb_array_elements_text(shape::jsonb -> 0) as attempt (status)
@@ -64,6 +64,8 @@ pub async fn outcomes(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
         asked.to,
         asked.projects.as_deref() as Option<&[&str]>,
         asked.direction.map(Direction::as_str),
+        asked.bin(),
+        asked.starts[0],
     )
     .fetch_all(conn)
     .await?;
