@@ -100,6 +100,7 @@ impl Writer {
             for (bucket, (deliveries, answers)) in by_bucket {
                 self.commit(bucket, deliveries, answers).await;
             }
+            self.tend().await;
         }
         if let Some(session) = self.session {
             // The server notices a closed socket too; a polite end is but quieter in its log.
@@ -147,6 +148,19 @@ impl Writer {
         } else {
             refuse(left, &Refused::Broken(error.to_string()));
         }
+    }
+
+    /// Has the recorder see to the database, once what it recorded is answered.
+    async fn tend(&mut self) {
+        let Some(Session { connection, recorder }) = &mut self.session else {
+            return;
+        };
+        match timeout(BATCH_TIMEOUT, recorder.tend(connection)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::warn!(%error, "the new database is not analyzed"),
+            Err(_) => tracing::warn!("the new database is not analyzed in time"),
+        }
+        self.session = None;
     }
 
     async fn commit_by_halves(

@@ -19,6 +19,7 @@
 //! | [`reports`] | figures over many calls, from the views in the schema `reporting` |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
 //! | [`export`] | whole ranges of calls, events and deliveries, as streams |
+//! | `statistics` | what Postgres knows of the tables of a new database |
 //! | [`connection`] | what connections are set to |
 //! | [`bucket`] | which bucket a call is in |
 //! | `codec` | domain types as Postgres types |
@@ -48,6 +49,7 @@ mod recent;
 pub mod record;
 pub mod reports;
 pub mod shelf;
+mod statistics;
 pub mod stream;
 mod write;
 

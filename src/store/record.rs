@@ -30,6 +30,7 @@ use super::{
     epoch::{Epoch, epoch},
     events::{self, Amendment, Repetition, columns},
     recent::{Recent, Remembered},
+    statistics::Watch,
     write::write,
 };
 use crate::call::{CallKey, Delivery, Direction, Disposition, Fingerprint, Status};
@@ -67,11 +68,17 @@ pub struct Recorder {
     epoch: Option<Epoch>,
     /// How often calls were decided again since this was last asked.
     contended_rounds: u64,
+    statistics: Watch,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { recent: Recent::new(REMEMBERED_EVENTS), epoch: None, contended_rounds: 0 }
+        Self {
+            recent: Recent::new(REMEMBERED_EVENTS),
+            epoch: None,
+            contended_rounds: 0,
+            statistics: Watch::new(),
+        }
     }
 }
 
@@ -125,6 +132,7 @@ impl Recorder {
             }
             for change in changes.into_values().filter(|change| change.is_written) {
                 change.answer(batch, recorded);
+                self.statistics.count(change.new.len());
                 self.remember(change);
             }
         }
@@ -133,6 +141,15 @@ impl Recorder {
         } else {
             Err(Error::Contended { rounds: MAX_ROUNDS })
         }
+    }
+
+    /// Sees to what the database should know of what it has, between batches.
+    ///
+    /// # Errors
+    ///
+    /// Where the database refuses.
+    pub async fn tend(&mut self, conn: &mut PgConnection) -> Result<(), Error> {
+        self.statistics.tend(conn).await
     }
 
     /// How often calls were decided again, since they were not as was thought,

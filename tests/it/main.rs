@@ -26,6 +26,7 @@ mod reports;
 mod rooms;
 mod schema;
 mod simulate;
+mod statistics;
 mod stream_faults;
 mod streams;
 mod support;

@@ -1,0 +1,57 @@
+//! The statistics by which Postgres plans, for a database that is new.
+//!
+//! A look-up by keys is planned once for a connection. While a table is empty and
+//! nothing is known of it, all its indexes begin alike and cost the same, so the
+//! plan may read all of a bucket through one of them, and goes on to as the table
+//! grows. Postgres plans anew once it has analyzed the table, by itself within a
+//! minute or so; in that minute an import or a test of what the service can take
+//! stores a million events. So a writer has the tables analyzed as soon as there is
+//! something in them.
+
+use sqlx::PgConnection;
+
+use super::Error;
+
+/// After how many events a writer looks whether there are statistics: few enough
+/// to be read through, and enough to be told from none.
+const SOON: usize = 1000;
+
+/// Counts until there should be statistics.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// `None` once that was looked after.
+    left: Option<usize>,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self { left: Some(SOON) }
+    }
+
+    /// Counts events that were stored.
+    pub(super) fn count(&mut self, events: usize) {
+        self.left = self.left.map(|left| left.saturating_sub(events));
+    }
+
+    /// Has the tables analyzed, once, if it is time and nobody did.
+    pub(super) async fn tend(&mut self, conn: &mut PgConnection) -> Result<(), Error> {
+        if self.left != Some(0) {
+            return Ok(());
+        }
+        self.left = None;
+        let are_there = sqlx::query_scalar!(
+            r#"
+            select count(*) = 2 as "are_there!"
+            from pg_stats
+            where schemaname = any(current_schemas(false)) and attname = 'bucket'
+                and tablename in ('calls', 'events')
+            "#
+        )
+        .fetch_one(&mut *conn)
+        .await?;
+        if !are_there {
+            sqlx::query!("analyze calls, events").execute(conn).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! What Postgres knows of the tables of a new database, and what it reads for not knowing.
+
+use callstate::{
+    call::Delivery,
+    recho::{self, Receipt},
+    store::{Buckets, Recorder, connection},
+};
+use chrono::{DateTime, FixedOffset, TimeDelta};
+use sqlx::PgConnection;
+
+use crate::support::{Database, delivery::delivery};
+
+/// An event of a call that happened at this second.
+fn event(event_type: &str, call: u32, second: u32) -> Delivery {
+    let body = delivery(event_type, &format!("call-{call}"), second, Some("CA1")).to_string();
+    let receipt = Receipt {
+        endpoint: "default",
+        received_at: DateTime::UNIX_EPOCH + TimeDelta::days(30_000),
+        provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
+    };
+    recho::read(body.as_bytes(), receipt).unwrap()
+}
+
+async fn record(recorder: &mut Recorder, conn: &mut PgConnection, batch: &[Delivery]) {
+    let bucket = Buckets::of_database(&mut *conn).await.unwrap().of(&batch[0].key);
+    let mut became = vec![None; batch.len()];
+    recorder.record(&mut *conn, bucket, batch, &mut became).await.unwrap();
+    recorder.tend(conn).await.unwrap();
+}
+
+/// How many entries of the indexes of events were read.
+async fn read(conn: &mut PgConnection) -> i64 {
+    sqlx::query!("select pg_stat_force_next_flush()").fetch_one(&mut *conn).await.unwrap();
+    sqlx::query_scalar!(
+        r#"
+        select sum(idx_tup_read)::bigint as "read!"
+        from pg_stat_user_indexes
+        where relname = 'events'
+        "#
+    )
+    .fetch_one(conn)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn late_events_read_little_also_where_the_plan_was_made_while_there_was_nothing() {
+    let database = Database::create().await;
+    let mut conn = database.pool().await.acquire().await.unwrap().detach();
+    connection::for_writing(&mut conn, std::time::Duration::from_secs(20)).await.unwrap();
+    let mut recorder = Recorder::default();
+    let late = |call| [event("OUTBOUND_CALL_PENDING", call, 5)];
+
+    // Plans all that a late event needs.
+    record(&mut recorder, &mut conn, &[event("OUTBOUND_CALL_CALLING", 0, 10)]).await;
+    record(&mut recorder, &mut conn, &late(0)).await;
+    for event_type in ["REQUESTED", "CALLING", "CLOSING", "COMPLETED"] {
+        let event_type = format!("OUTBOUND_CALL_{event_type}");
+        let batch: Vec<Delivery> = (1..300).map(|call| event(&event_type, call, 10)).collect();
+        record(&mut recorder, &mut conn, &batch).await;
+    }
+
+    let before = read(&mut conn).await;
+    for call in 1..=10 {
+        record(&mut recorder, &mut conn, &late(call)).await;
+    }
+    let entries = read(&mut conn).await - before;
+    assert!(entries < 10 * 50, "{entries} entries for ten late events");
+}
