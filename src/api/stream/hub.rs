@@ -16,7 +16,7 @@ use super::{Inner, Streams, page::Page};
 use crate::store::{
     self, Buckets,
     epoch::epoch,
-    stream::{self, Bookmark, Listener, Message, View},
+    stream::{self, Bookmark, Listener, Message, Stretch, View},
 };
 
 /// The most messages of a page.
@@ -224,11 +224,8 @@ impl Hub {
                 return Ok(());
             }
             let read = stream::messages(&mut *connection, self.buckets, after, up_to, None, PAGE);
-            let read = in_time(read).await?;
-            let is_full = read.len() >= PAGE.into();
-            let messages = readable(read);
-            let last = messages.last().filter(|_| is_full).map_or(up_to, |message| message.at);
-            self.publish(messages, last);
+            let Stretch { messages, last } = in_time(read).await?;
+            self.publish(readable(messages), last);
             if last == up_to {
                 return Ok(());
             }

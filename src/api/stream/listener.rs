@@ -34,7 +34,7 @@ use crate::{
     clock::Clock,
     store::{
         self, Buckets,
-        stream::{self, Bookmark},
+        stream::{self, Bookmark, Stretch},
     },
 };
 
@@ -172,17 +172,14 @@ impl Listener {
 
     /// Reads a page on the way to the tip.
     async fn read_up(&mut self) -> Result<Bytes, store::Error> {
-        let read = {
+        let Stretch { messages, last } = {
             let Inner { reading, readers, .. } = &*self.streams.0;
             let _reader = readers.acquire().await.expect("nobody closes it");
             let call_id = self.filter.call_id.as_ref();
             let (after, up_to) = (self.at, self.tip);
             in_time(stream::messages(reading, self.buckets, after, up_to, call_id, PAGE)).await?
         };
-        let is_full = read.len() >= PAGE.into();
-        let messages = readable(read);
-        let last = messages.last().filter(|_| is_full).map_or(self.tip, |message| message.at);
-        let page = Page::of(messages, last);
+        let page = Page::of(readable(messages), last);
         // Where nothing of it is listened to, how far it came is a sign of life.
         Ok(self.take(&page).unwrap_or_else(|| write_heartbeat(last)))
     }
