@@ -48,6 +48,17 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)
 /// How long an end in order may take.
 const END: Duration = Duration::from_secs(1);
 
+/// What a look has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Nothing.
+    Nothing,
+    /// What the horizon holds back.
+    Held,
+    /// Another page, which may be read.
+    Page,
+}
+
 pub(super) struct Hub {
     streams: Streams,
     options: PgConnectOptions,
@@ -113,9 +124,16 @@ impl Hub {
         loop {
             listener.forget_hints();
             let looked_at = Instant::now();
-            let is_held = self.look(listener, &mut watched).await?;
+            let at_most = match self.look(listener, &mut watched).await? {
+                Left::Page => {
+                    sleep(BREATH).await;
+                    continue;
+                }
+                Left::Held => SOON,
+                Left::Nothing => POLL,
+            };
             sleep_until(looked_at + PACE).await;
-            if !self.next_look(listener, if is_held { SOON } else { POLL }).await? {
+            if !self.next_look(listener, at_most).await? {
                 return Ok(());
             }
         }
@@ -163,20 +181,20 @@ impl Hub {
         }
     }
 
-    /// Tells those who listen what was stored, and those who wait which calls have
-    /// ended. Gives whether there is more that is held back.
+    /// Tells those who wait which calls have ended, and those who listen what was
+    /// stored: a page of it, so that a long way to the horizon keeps nobody waiting.
     async fn look(
         &self,
         listener: &mut Listener,
         watched: &mut Option<View>,
-    ) -> Result<bool, store::Error> {
+    ) -> Result<Left, store::Error> {
         let is_followed = self.keeps_place();
         let is_waited_for = self.streams.0.waits.watch_if_any();
         if !is_waited_for {
             *watched = None;
         }
         if !is_followed && !is_waited_for {
-            return Ok(false);
+            return Ok(Left::Nothing);
         }
         let connection = listener.connection().await?;
         let view = in_time(stream::view(&mut *connection, self.buckets)).await?;
@@ -190,10 +208,15 @@ impl Hub {
                 None => self.streams.0.waits.wake_all(),
             }
         }
-        if is_followed {
-            self.tell(connection, view.settled()).await?;
+        if !is_followed {
+            return Ok(Left::Nothing);
         }
-        Ok(is_followed && view.is_held)
+        let is_told = self.tell(connection, view.settled()).await?;
+        Ok(match (is_told, view.is_held) {
+            (false, _) => Left::Page,
+            (true, true) => Left::Held,
+            (true, false) => Left::Nothing,
+        })
     }
 
     /// Whether somebody listens; else forgets where it was.
@@ -208,29 +231,24 @@ impl Hub {
         is_followed
     }
 
-    /// Tells what was stored up to a place.
+    /// Tells a page of what was stored up to a place; gives whether that was all.
     async fn tell(
         &self,
         connection: &mut PgConnection,
         up_to: Bookmark,
-    ) -> Result<(), store::Error> {
-        loop {
-            let tip = *self.streams.0.tip.borrow();
-            let Some(after) = tip else {
-                self.publish(Vec::new(), up_to);
-                return Ok(());
-            };
-            if after >= up_to {
-                return Ok(());
-            }
-            let read = stream::messages(&mut *connection, self.buckets, after, up_to, None, PAGE);
-            let Stretch { messages, last } = in_time(read).await?;
-            self.publish(readable(messages), last);
-            if last == up_to {
-                return Ok(());
-            }
-            sleep(BREATH).await;
+    ) -> Result<bool, store::Error> {
+        let tip = *self.streams.0.tip.borrow();
+        let Some(after) = tip else {
+            self.publish(Vec::new(), up_to);
+            return Ok(true);
+        };
+        if after >= up_to {
+            return Ok(true);
         }
+        let read = stream::messages(connection, self.buckets, after, up_to, None, PAGE);
+        let Stretch { messages, last } = in_time(read).await?;
+        self.publish(readable(messages), last);
+        Ok(last == up_to)
     }
 
     /// Sends messages to all who listen, which are all up to `last`.
