@@ -19,7 +19,7 @@ use tokio::{
         broadcast::{self, error::RecvError},
         watch,
     },
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at},
 };
 
 use super::{
@@ -44,6 +44,10 @@ const CHECK_EVERY: Duration = Duration::from_secs(3);
 /// A sign of life comes with every so many of these looks: each 15 seconds.
 const CHECKS_PER_HEARTBEAT: u32 = 5;
 
+/// How long a stream goes on whose key cannot be looked at: longer than a database
+/// takes to be started anew.
+const LONGEST_UNCHECKED: Duration = Duration::from_secs(15);
+
 /// Proxies would gather the answer until it is whole: this asks them not to.
 const ACCEL_BUFFERING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
@@ -64,6 +68,8 @@ pub(super) struct Listener {
     state: State,
     checks: Interval,
     checked: u32,
+    /// Until when it may listen unless its key is seen to be good.
+    trusted_until: Instant,
     stopping: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
     _counted: Counted,
@@ -103,7 +109,8 @@ impl Listener {
             // The hub has yet to hear of it.
             return Err(Problem::unavailable("The database has just moved.", None));
         }
-        let mut checks = interval_at(Instant::now() + CHECK_EVERY, CHECK_EVERY);
+        let now = Instant::now();
+        let mut checks = interval_at(now + CHECK_EVERY, CHECK_EVERY);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             buckets: service.buckets,
@@ -117,6 +124,7 @@ impl Listener {
             state: State::Beginning,
             checks,
             checked: 0,
+            trusted_until: now + LONGEST_UNCHECKED,
             stopping: streams.stopping(),
             _place: place,
             _counted: Counted::in_(&streams.0.counters.listeners),
@@ -223,17 +231,27 @@ impl Listener {
     }
 
     /// Sees whether it may still listen, and gives a sign of life from time to time.
+    /// Nothing is told meanwhile.
     async fn check(&mut self) -> Option<Bytes> {
         self.checked += 1;
-        match self.pass.check(&self.keyring, self.clock.now()).await {
-            // While the database is away nothing is told that a key might hide.
-            Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
-                Some(self.end(End::KeyRefused))
+        let checked = tokio::select! {
+            biased;
+            () = stopped(&mut self.stopping) => return Some(self.end(End::Stopping)),
+            checked = timeout_at(
+                self.trusted_until,
+                self.pass.check(&self.keyring, self.clock.now()),
+            ) => checked,
+        };
+        match checked {
+            Ok(Ok(())) => self.trusted_until = Instant::now() + LONGEST_UNCHECKED,
+            Ok(Err(problem)) if problem.status() == StatusCode::UNAUTHORIZED => {
+                return Some(self.end(End::KeyRefused));
             }
-            _ => {
-                self.checked.is_multiple_of(CHECKS_PER_HEARTBEAT).then(|| write_heartbeat(self.at))
-            }
+            // A database that is away for a moment ends no stream.
+            Ok(Err(_)) if Instant::now() < self.trusted_until => {}
+            Ok(Err(_)) | Err(_) => return Some(self.end(End::Unavailable)),
         }
+        self.checked.is_multiple_of(CHECKS_PER_HEARTBEAT).then(|| write_heartbeat(self.at))
     }
 
     fn end(&mut self, end: End) -> Bytes {
@@ -258,4 +276,83 @@ async fn find_place(
     let at = in_time(stream::resume(pool, last_id)).await?.ok_or_else(unknown)?;
     let view = in_time(stream::view(pool, buckets)).await?;
     if view.is_behind(at) { Ok(at) } else { Err(unknown()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, num::NonZeroU32};
+
+    use axum::{extract::FromRequestParts as _, http::Request};
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+    use super::*;
+    use crate::api::{caller::Caller, query::Query};
+
+    const HERE: Bookmark = Bookmark { epoch: 1, transaction: 7, place: 0 };
+
+    /// Where no database is.
+    fn nowhere() -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass().socket("/nowhere")
+    }
+
+    fn streams() -> Streams {
+        let buckets = Buckets::new(NonZeroU32::MIN);
+        Streams::start(&nowhere(), buckets, 1, pending()).0
+    }
+
+    /// One who listens with a key or without, which is looked for in that database.
+    async fn listener(streams: &Streams, key: Option<&str>, keys: PgConnectOptions) -> Listener {
+        let mut request = Request::get("/stream");
+        if let Some(key) = key {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let filter = Filter::read(&mut Query::of(&parts.uri), &Caller::Anyone, None);
+        Listener {
+            buckets: Buckets::new(NonZeroU32::MIN),
+            keyring: Keyring::start(PgPoolOptions::new().connect_lazy_with(keys), false).0,
+            clock: Clock::system(),
+            filter,
+            pass: Pass::from_request_parts(&mut parts, &()).await.unwrap(),
+            pages: streams.0.pages.subscribe(),
+            tip: HERE,
+            at: HERE,
+            state: State::Beginning,
+            checks: interval_at(Instant::now() + CHECK_EVERY, CHECK_EVERY),
+            checked: 0,
+            trusted_until: Instant::now() + LONGEST_UNCHECKED,
+            stopping: streams.stopping(),
+            _place: streams.place().unwrap(),
+            _counted: Counted::in_(&streams.0.counters.listeners),
+            streams: streams.clone(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_gives_a_sign_of_life_every_fifteen_seconds() {
+        let mut listener = listener(&streams(), None, nowhere()).await;
+        assert_eq!(listener.next().await, Some(write_beginning(HERE)));
+        let begun = Instant::now();
+        for number in 1..=4 {
+            assert_eq!(listener.next().await, Some(write_heartbeat(HERE)));
+            assert_eq!(begun.elapsed().as_secs(), 15 * number);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_key_cannot_be_looked_at_is_ended() {
+        // One takes connections and never says a word.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let silent = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+        let key = format!("cs_{}", "0".repeat(64));
+        for keys in [nowhere(), silent] {
+            let mut listener = listener(&streams(), Some(&key), keys).await;
+            assert_eq!(listener.next().await, Some(write_beginning(HERE)));
+            let begun = Instant::now();
+            assert_eq!(listener.next().await, Some(write_end(End::Unavailable)));
+            assert_eq!(begun.elapsed().as_secs(), LONGEST_UNCHECKED.as_secs());
+            assert_eq!(listener.next().await, None);
+        }
+    }
 }
