@@ -5,14 +5,21 @@
 //! stored since the last one, once for all who listen, however many hints came
 //! meanwhile. While nobody listens or waits it asks nothing, and soon lets go of
 //! its connection. Where it loses that, streams stay open, and it reads on from where
-//! it was.
+//! it was. Where it panics, they end, and it begins anew.
 
-use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc,
+    time::Duration,
+};
 
+use futures_util::FutureExt as _;
 use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Inner, Streams, page::Page};
+use super::{
+    Inner, Streams,
+    page::{End, Page},
+};
 use crate::store::{
     self, Buckets,
     epoch::epoch,
@@ -91,14 +98,35 @@ impl Hub {
                 continue;
             }
             let begun = Instant::now();
-            let Err(error) = self.listen().await else { continue };
-            tracing::warn!(%error, "the streams have lost the database");
+            match self.outlive(Box::pin(self.listen())).await {
+                Ok(()) => continue,
+                // The log was told where.
+                Err(store::Error::Panicked) => {}
+                Err(error) => tracing::warn!(%error, "the streams have lost the database"),
+            }
             if begun.elapsed() > longest_pause {
                 pause = first_pause;
             }
             sleep(pause).await;
             pause = (2 * pause).min(longest_pause);
         }
+    }
+
+    /// Does something. Where it panics, all streams end: nobody knows what of the
+    /// next page was told, and whoever comes back reads up to behind it.
+    pub(super) async fn outlive(
+        &self,
+        work: impl Future<Output = Result<(), store::Error>>,
+    ) -> Result<(), store::Error> {
+        AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
+            let Inner { tip, pages, .. } = &*self.streams.0;
+            tip.send_modify(|tip| {
+                *tip = None;
+                // Fails where nobody listens.
+                let _ = pages.send(Err(End::Unavailable));
+            });
+            Err(store::Error::Panicked)
+        })
     }
 
     /// Whether anybody listens or waits. If not, whoever comes next wakes the hub,
@@ -111,7 +139,7 @@ impl Hub {
 
     /// Looks and tells until nobody has been there for a while.
     async fn listen(&self) -> Result<(), store::Error> {
-        let mut listener = Listener::connect(&self.options).await?;
+        let mut listener = in_time(Listener::connect(&self.options)).await?;
         let result = self.listen_over(&mut listener).await;
         // Where the connection is lost, it need not end in order.
         let _ = timeout(END, listener.close()).await;
@@ -258,7 +286,7 @@ impl Hub {
             *tip = Some(last);
             if let Some(page) = page {
                 // Fails where the last one has just gone.
-                let _ = self.streams.0.pages.send(page);
+                let _ = self.streams.0.pages.send(Ok(page));
             }
         });
     }

@@ -4,7 +4,7 @@
 //! database what lies between where it left off and where the hub is, and goes on
 //! with what the hub tells.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    Counted, Inner, Streams,
+    Counted, Inner, Streams, Told,
     filter::Filter,
     hub::{PAGE, in_time, readable},
     page::{End, Page, write_beginning, write_end, write_heartbeat},
@@ -60,7 +60,7 @@ pub(super) struct Listener {
     clock: Clock,
     filter: Filter,
     pass: Pass,
-    pages: broadcast::Receiver<Arc<Page>>,
+    pages: broadcast::Receiver<Told>,
     /// Behind which `pages` go on.
     tip: Bookmark,
     /// Up to where all was told.
@@ -199,10 +199,11 @@ impl Listener {
             () = stopped(&mut self.stopping) => Some(self.end(End::Stopping)),
             _ = self.checks.tick() => self.check().await,
             page = self.pages.recv() => match page {
-                Ok(page) => {
+                Ok(Ok(page)) => {
                     self.state = State::Live;
                     self.take(&page)
                 }
+                Ok(Err(end)) => Some(self.end(end)),
                 // So much came while it read up; that is not its fault.
                 Err(RecvError::Lagged(_)) if self.state == State::ReadUp => self.fall_back().await,
                 Err(RecvError::Lagged(_)) => Some(self.end(End::TooSlow)),
@@ -218,6 +219,7 @@ impl Listener {
                 (self.pages, self.tip, self.state) = (pages, tip, State::Behind);
                 None
             }
+            Err(_) if *self.stopping.borrow() => Some(self.end(End::Stopping)),
             Err(_) => Some(self.end(End::Unavailable)),
         }
     }
@@ -280,12 +282,13 @@ async fn find_place(
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, num::NonZeroU32};
+    use std::{future::pending, num::NonZeroU32, sync::Arc};
 
     use axum::{extract::FromRequestParts as _, http::Request};
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use tokio::{sync::Notify, task::yield_now};
 
-    use super::*;
+    use super::{super::hub::Hub, *};
     use crate::api::{caller::Caller, query::Query};
 
     const HERE: Bookmark = Bookmark { epoch: 1, transaction: 7, place: 0 };
@@ -296,8 +299,7 @@ mod tests {
     }
 
     fn streams() -> Streams {
-        let buckets = Buckets::new(NonZeroU32::MIN);
-        Streams::start(&nowhere(), buckets, 1, pending()).0
+        Streams::start(&nowhere(), Buckets::new(NonZeroU32::MIN), 1, pending()).0
     }
 
     /// One who listens with a key or without, which is looked for in that database.
@@ -354,5 +356,41 @@ mod tests {
             assert_eq!(begun.elapsed().as_secs(), LONGEST_UNCHECKED.as_secs());
             assert_eq!(listener.next().await, None);
         }
+    }
+
+    #[tokio::test]
+    async fn streams_end_where_the_hub_panics() {
+        let streams = streams();
+        let mut listener = listener(&streams, None, nowhere()).await;
+        streams.0.tip.send_replace(Some(HERE));
+        assert_eq!(listener.next().await, Some(write_beginning(HERE)));
+        let hub = Hub::new(streams.clone(), nowhere(), Buckets::new(NonZeroU32::MIN));
+        let panicking = hub.outlive(async { panic!("a mistake of ours") });
+        assert!(matches!(panicking.await, Err(store::Error::Panicked)));
+        assert_eq!(listener.next().await, Some(write_end(End::Unavailable)));
+        assert_eq!(listener.next().await, None);
+        // What comes next is told to who listens then, from where that is.
+        assert_eq!(*streams.0.tip.borrow(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_at_the_stop_does_not_wait_for_the_hub() {
+        let stop = Arc::new(Notify::new());
+        let stopping = Arc::clone(&stop);
+        let stop_once = async move { stopping.notified().await };
+        let buckets = Buckets::new(NonZeroU32::MIN);
+        let (streams, hearing) = Streams::start(&nowhere(), buckets, 1, stop_once);
+        let coming = {
+            let streams = streams.clone();
+            tokio::spawn(async move { streams.subscribe().await.map(drop) })
+        };
+        // By now it waits.
+        yield_now().await;
+        stop.notify_one();
+        let begun = Instant::now();
+        coming.await.unwrap().unwrap_err();
+        streams.subscribe().await.unwrap_err();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        hearing.finish().await;
     }
 }
