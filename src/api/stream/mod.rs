@@ -193,7 +193,10 @@ impl Streams {
             begun = timeout(PATIENCE, tips.wait_for(Option::is_some)) => begun,
         };
         let tip = begun.ok().and_then(Result::ok).and_then(|tip| *tip);
-        let tip = tip.ok_or_else(|| Problem::unavailable("The database is away.", None))?;
+        let tip = tip.ok_or_else(|| {
+            let cause = format!("the streams did not begin within {PATIENCE:?}");
+            Problem::unavailable("The database is away.", Some(cause))
+        })?;
         Ok((pages, tip))
     }
 
