@@ -58,7 +58,10 @@ pub(super) async fn ready(
     Query::of(&uri).finish()?;
     match timeout(PATIENCE, can_be_written(&service.pool)).await {
         Ok(Ok(true)) => Ok(Json(Health { status: "ready" })),
-        Ok(Ok(false)) => Err(Problem::unavailable("The database cannot be written to.", None)),
+        Ok(Ok(false)) => Err(Problem::unavailable(
+            "The database cannot be written to.",
+            Some("the database takes no writes".to_owned()),
+        )),
         Ok(Err(error)) => {
             Err(Problem::unavailable("The database is away.", Some(error.to_string())))
         }

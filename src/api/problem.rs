@@ -31,7 +31,12 @@ pub struct Problem {
 
 /// Carries what the log is told to where it is logged.
 #[derive(Debug, Clone)]
-pub(super) struct Cause(pub(super) String);
+pub(super) struct Cause {
+    pub(super) what: String,
+    /// Whether something failed inside; else the client met a limit, or is to mend
+    /// what it asked for.
+    pub(super) is_failure: bool,
+}
 
 #[derive(Debug)]
 struct Kind {
@@ -137,7 +142,8 @@ impl Problem {
         Self { cause: Some(cause.into()), ..Self::new(KIND, detail) }
     }
 
-    /// It cannot be done now; the same request may succeed later.
+    /// It cannot be done now; the same request may succeed later. Without a cause
+    /// nothing failed: a limit is reached.
     pub fn unavailable(detail: impl Into<String>, cause: Option<String>) -> Self {
         const KIND: &Kind = &Kind {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -236,8 +242,10 @@ impl IntoResponse for Problem {
         if let Some((name, value)) = self.header.map(|header| *header) {
             headers.insert(name, value);
         }
-        if let Some(cause) = self.cause {
-            response.extensions_mut().insert(Cause(cause));
+        let is_ours = response.status().is_server_error();
+        let is_failure = is_ours && self.cause.is_some();
+        if let Some(what) = self.cause.or_else(|| is_ours.then_some(self.detail)) {
+            response.extensions_mut().insert(Cause { what, is_failure });
         }
         response
     }

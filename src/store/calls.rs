@@ -29,29 +29,49 @@ pub struct StoredCall {
     pub last_delivered_at: DateTime<Utc>,
 }
 
-/// A row of `calls`, as Postgres gives it; the JSON as text, so that who reads
-/// it can say in which column it is wrong.
-pub(super) struct CallRow {
-    pub(super) project_id: String,
-    pub(super) call_id: String,
-    pub(super) version: i64,
-    pub(super) direction: Option<Direction>,
-    pub(super) status: Status,
-    pub(super) attempts: String,
-    pub(super) client_id: Option<String>,
-    pub(super) provider_status: Option<String>,
-    pub(super) has_errors: bool,
-    pub(super) event_count: i32,
-    pub(super) anomaly_count: i32,
-    pub(super) microseconds_in_status: String,
-    pub(super) status_since: Option<DateTime<Utc>>,
-    pub(super) first_event_at: DateTime<Utc>,
-    pub(super) last_event_at: DateTime<Utc>,
-    pub(super) last_event_rank: i16,
-    pub(super) last_event_fingerprint: Vec<u8>,
-    pub(super) ended_at: Option<DateTime<Utc>>,
-    pub(super) updated_at: DateTime<Utc>,
-    pub(super) last_delivered_at: DateTime<Utc>,
+macro_rules! rows {
+    ($($column:ident: $type:ty),+ $(,)?) => {
+        /// A row of `calls`, as Postgres gives it; the JSON as text, so that who reads
+        /// it can say in which column it is wrong.
+        pub(super) struct CallRow {
+            $(pub(super) $column: $type,)+
+        }
+
+        /// One of a call that has moved, and where it stood.
+        pub(super) struct MovedRow {
+            $(pub(super) $column: $type,)+
+            pub(super) stood_at: DateTime<Utc>,
+        }
+
+        impl MovedRow {
+            pub(super) fn split(self) -> (DateTime<Utc>, CallRow) {
+                (self.stood_at, CallRow { $($column: self.$column,)+ })
+            }
+        }
+    };
+}
+
+rows! {
+    project_id: String,
+    call_id: String,
+    version: i64,
+    direction: Option<Direction>,
+    status: Status,
+    attempts: String,
+    client_id: Option<String>,
+    provider_status: Option<String>,
+    has_errors: bool,
+    event_count: i32,
+    anomaly_count: i32,
+    microseconds_in_status: String,
+    status_since: Option<DateTime<Utc>>,
+    first_event_at: DateTime<Utc>,
+    last_event_at: DateTime<Utc>,
+    last_event_rank: i16,
+    last_event_fingerprint: Vec<u8>,
+    ended_at: Option<DateTime<Utc>>,
+    updated_at: DateTime<Utc>,
+    last_delivered_at: DateTime<Utc>,
 }
 
 impl TryFrom<CallRow> for StoredCall {
@@ -88,12 +108,16 @@ impl TryFrom<CallRow> for StoredCall {
     }
 }
 
-/// Selects calls as [`CallRow`]s: the columns, written once for what follows them
-/// and its arguments. What follows may come in pieces.
+/// Selects calls as [`CallRow`]s, or as `$row` with `$more` columns: the columns,
+/// written once for what follows them and its arguments. What follows may come in
+/// pieces.
 macro_rules! select_calls {
     ($($following:literal)+, $($argument:expr),+ $(,)?) => {
+        select_calls!(CallRow: "", $($following)+, $($argument),+)
+    };
+    ($row:ident: $more:literal, $($following:literal)+, $($argument:expr),+ $(,)?) => {
         sqlx::query_as!(
-            CallRow,
+            $row,
             r#"
             select calls.project_id as "project_id!", calls.call_id as "call_id!",
                 calls.version as "version!", calls.direction as "direction: Direction",
@@ -106,7 +130,7 @@ macro_rules! select_calls {
                 calls.last_event_rank as "last_event_rank!",
                 calls.last_event_fingerprint as "last_event_fingerprint!", calls.ended_at,
                 calls.updated_at as "updated_at!", calls.last_delivered_at as "last_delivered_at!"
-            "# $(+ $following)+,
+            "# + $more $(+ $following)+,
             $($argument),+
         )
     };

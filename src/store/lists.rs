@@ -21,14 +21,13 @@ use sqlx::PgPool;
 use super::{
     Error,
     bucket::Buckets,
-    calls::{CallRow, StoredCall, select_calls},
-    events::{self, StoredEvent},
+    calls::{CallRow, MovedRow, StoredCall, select_calls},
     filter::Source,
     shelf::{self, Shelf},
 };
 use crate::{
     access::Projects,
-    call::{CallKey, CallSid, ClientId, Direction, Event, ProjectId, Status},
+    call::{CallKey, CallSid, ClientId, Direction, ProjectId, Status},
 };
 
 pub use super::filter::Filter;
@@ -126,30 +125,14 @@ pub async fn page(
     }
     // Read after the others: what moves in between was listed where it stood, and is found there
     // again.
-    if let Some(moved_by) = asked.moved_by {
+    if asked.moved_by.is_some() {
         for row in moved(pool, &asked, filter).await? {
+            let (stood_at, row) = row.split();
             let stored = StoredCall::try_from(row)?;
-            let stood = stood_at(pool, buckets, &stored, moved_by).await?;
-            listed.insert(Place { first_event_at: stood, key: stored.key.clone() }, stored);
+            listed.insert(Place { first_event_at: stood_at, key: stored.key.clone() }, stored);
         }
     }
     Ok(listed.into_iter().rev().take(usize::from(limit)).collect())
-}
-
-/// Where a call stood in lists at that time; where it stands now if it was not
-/// there yet.
-async fn stood_at(
-    pool: &PgPool,
-    buckets: Buckets,
-    stored: &StoredCall,
-    at: DateTime<Utc>,
-) -> Result<DateTime<Utc>, Error> {
-    let key = &stored.key;
-    let mut events = events::of_calls(pool, buckets.of(key), &[key]).await?;
-    let events = events.remove(key).unwrap_or_default();
-    let known = events.iter().map(|StoredEvent { event, .. }| event);
-    let known = known.filter(|event| event.received_at <= at);
-    Ok(known.map(Event::effective_at).min().unwrap_or(stored.call.first_event_at))
 }
 
 /// Merges the shelves of an index: `$of` names the index by its columns, `$ended`
@@ -267,10 +250,11 @@ async fn of_client(
     .await
 }
 
-/// Picks calls out of few, which come from `$from`.
+/// Picks calls out of few, which come from `$from`, as `$row` with `$more` columns.
 macro_rules! pick {
-    ($from:literal, $of:literal, $order:literal, $asked:ident, $filter:ident, $($narrowed:expr),+) => {
+    ($row:ident: $more:literal, $from:literal, $of:literal, $order:literal, $asked:ident, $filter:ident, $($narrowed:expr),+) => {
         select_calls!(
+            $row: $more,
             $from "
             where exists (
                     select from unnest($2::text[], $3::smallint[]) as shelf (outcome, marks)
@@ -313,6 +297,7 @@ async fn of_dial(
     call_sid: &CallSid,
 ) -> sqlx::Result<Vec<CallRow>> {
     pick!(
+        CallRow: "",
         "
         from (
             select distinct bucket, call_id, project_id
@@ -342,10 +327,13 @@ async fn of_dial(
     .await
 }
 
-/// Calls that have moved since, by where they stood.
-async fn moved(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Result<Vec<CallRow>> {
+/// Calls that have moved since, by where they stood: no more than a page of them.
+/// All that have are looked at, which [`MAX_LIST_AGE`] bounds: a bound by number
+/// would pass some over.
+async fn moved(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Result<Vec<MovedRow>> {
     let call_sid = filter.call_sid.as_ref().map(CallSid::as_str);
     pick!(
+        MovedRow: r#", stood.first_event_at as "stood_at!" "#,
         "
         from (
             select *

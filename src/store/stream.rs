@@ -202,14 +202,19 @@ struct MessageRow {
 }
 
 impl MessageRow {
+    fn at(&self, epoch: i32) -> Bookmark {
+        Bookmark { epoch, transaction: self.transaction, place: self.place }
+    }
+
     fn read(self, epoch: i32) -> Result<Message, Error> {
+        let bookmark = self.at(epoch);
         let key = key("events", self.project_id, self.call_id)?;
         let at = Row { table: "events", key: &key };
         let missing = |column| at.corrupt(column, "is null");
         let attempts =
             self.call_attempt_count.ok_or_else(|| missing("call_attempt_count")).map(count)?;
         Ok(Message {
-            at: Bookmark { epoch, transaction: self.transaction, place: self.place },
+            at: bookmark,
             direction: self.call_direction,
             status: self.call_status.ok_or_else(|| missing("call_status"))?,
             attempt_count: at.read("call_attempt_count", attempts)?,
@@ -223,10 +228,19 @@ impl MessageRow {
     }
 }
 
-/// What was stored after one bookmark and up to another of the same epoch, in
-/// order, the first `limit`; of one id only, where it is given. It wants one of
-/// the [`connections`] for that. A row that cannot be is an error of its own,
-/// since the others are to be told all the same.
+/// What was read on from a bookmark.
+#[derive(Debug)]
+pub struct Stretch {
+    /// In order. A row that cannot be is an error of its own, since the others are
+    /// to be told all the same.
+    pub messages: Vec<Result<Message, Error>>,
+    /// Up to where it was read, whether what is there can be told or not.
+    pub last: Bookmark,
+}
+
+/// What was stored after one bookmark and up to another of the same epoch, the
+/// first `limit`; of one id only, where it is given. It wants one of the
+/// [`connections`] for that.
 ///
 /// # Errors
 ///
@@ -238,12 +252,14 @@ pub async fn messages(
     up_to: Bookmark,
     of_call: Option<&CallId>,
     limit: u16,
-) -> Result<Vec<Result<Message, Error>>, Error> {
+) -> Result<Stretch, Error> {
     let rows = match of_call {
         None => all(executor, buckets, after, up_to, limit).await?,
         Some(call_id) => of_id(executor, buckets, call_id, after, up_to, limit).await?,
     };
-    Ok(rows.into_iter().map(|row| row.read(up_to.epoch)).collect())
+    let is_cut = rows.len() >= limit.into();
+    let last = rows.last().filter(|_| is_cut).map_or(up_to, |row| row.at(up_to.epoch));
+    Ok(Stretch { messages: rows.into_iter().map(|row| row.read(up_to.epoch)).collect(), last })
 }
 
 async fn all(

@@ -113,6 +113,39 @@ async fn whoever_comes_when_nobody_was_there_is_told_and_only_what_is_new() {
     }
 }
 
+/// More than a page of events that say nothing of their call, as no release wrote them, and behind
+/// them one that does.
+#[tokio::test]
+async fn what_cannot_be_told_keeps_nothing_from_being_told_that_follows() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut stream = service.listen("/stream").await;
+    let before = stream.last_id.clone();
+    let body = delivery("OUTBOUND_CALL_CALLING", "c", 1, None).to_string();
+    service.deliver(body).await.ok();
+    stream.call().await;
+    let unreadable = "insert into events
+        select bucket, call_id, project_id, sha256(number::text::bytea), gen_random_uuid(), event_type, rank,
+            occurred_at, received_at, effective_at, disposition, reason, from_status, to_status,
+            attempt, call_sid, client_id, provider_status, errors, endpoint, delivery_count,
+            last_delivered_at, payload,
+            pg_current_xact_id()::text::bigint + (select max(transaction_offset) from stream_epochs),
+            number, call_direction, case when number > 600 then call_status end,
+            call_attempt_count, call_has_errors, call_updated_at
+        from events
+        cross join generate_series(1, 601) as number
+        where call_id = 'c';
+        select pg_notify('callstate_stored', '')";
+    database.connect().await.execute(unreadable).await.unwrap();
+    let (told, _) = stream.calls(1).await.remove(0);
+    assert!(told.ends_with("-601"), "{told}");
+    // Nor for who reads up, of all or of the call.
+    for path in ["/stream", "/calls/c/stream"] {
+        let mut resumed = service.listen_after(path, &before).await;
+        assert_eq!(resumed.calls(2).await[1].0, told, "{path}");
+    }
+}
+
 /// A delivery of which all that a stream tells is as long as may be.
 fn long(number: usize) -> String {
     let name = |of: &str| format!("{of}{number:04}{}", "😀".repeat(250));

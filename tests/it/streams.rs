@@ -293,4 +293,7 @@ async fn more_than_may_listen_and_wait_are_refused() {
         assert_eq!(answer.header("retry-after"), "1");
     }
     service.get("/calls/c").await.problem(404);
+    // Nothing of that has failed.
+    let said = service.said("As many listen and wait as may.").await;
+    assert!(said.contains("a request was refused") && !said.contains("ERROR"), "{said}");
 }

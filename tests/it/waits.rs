@@ -81,8 +81,8 @@ async fn whoever_waits_hears_of_the_end_over_any_instance() {
     here.so_many_wait(2 * CALLS).await;
     there.so_many_wait(2 * CALLS).await;
     for number in 0..CALLS {
+        // Of those that are known it is a delivery that was seen before.
         begin(number).await;
-        // An end by a late event too: nothing after it changes anything.
         here.deliver(event("OUTBOUND_CALL_COMPLETED", &format!("call-{number}"), 2)).await.ok();
     }
     for (number, answer) in waiting.into_iter().enumerate() {

@@ -210,9 +210,11 @@ pub(super) async fn pass(
     let mut response = answer(&edge, request, next).await;
 
     let status = response.status();
-    let cause = response.extensions().get().map(|problem::Cause(cause)| cause.as_str());
+    let cause = response.extensions().get::<problem::Cause>();
+    let is_failure = cause.map_or(status.is_server_error(), |cause| cause.is_failure);
+    let cause = cause.map(|cause| cause.what.as_str());
     let (path, number) = (uri.path(), status.as_u16());
-    if status.is_server_error() {
+    if is_failure {
         tracing::error!(%method, path, status = number, cause, request_id = %id, "a request failed");
     } else if cause.is_some() {
         let client = client.map(tracing::field::display);

@@ -5,18 +5,25 @@
 //! stored since the last one, once for all who listen, however many hints came
 //! meanwhile. While nobody listens or waits it asks nothing, and soon lets go of
 //! its connection. Where it loses that, streams stay open, and it reads on from where
-//! it was.
+//! it was. Where it panics, they end, and it begins anew.
 
-use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc,
+    time::Duration,
+};
 
+use futures_util::FutureExt as _;
 use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Inner, Streams, page::Page};
+use super::{
+    Inner, Streams,
+    page::{End, Page},
+};
 use crate::store::{
     self, Buckets,
     epoch::epoch,
-    stream::{self, Bookmark, Listener, Message, View},
+    stream::{self, Bookmark, Listener, Message, Stretch, View},
 };
 
 /// The most messages of a page.
@@ -47,6 +54,17 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)
 
 /// How long an end in order may take.
 const END: Duration = Duration::from_secs(1);
+
+/// What a look has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Nothing.
+    Nothing,
+    /// What the horizon holds back.
+    Held,
+    /// Another page, which may be read.
+    Page,
+}
 
 pub(super) struct Hub {
     streams: Streams,
@@ -80,14 +98,35 @@ impl Hub {
                 continue;
             }
             let begun = Instant::now();
-            let Err(error) = self.listen().await else { continue };
-            tracing::warn!(%error, "the streams have lost the database");
+            match self.outlive(Box::pin(self.listen())).await {
+                Ok(()) => continue,
+                // The log was told where.
+                Err(store::Error::Panicked) => {}
+                Err(error) => tracing::warn!(%error, "the streams have lost the database"),
+            }
             if begun.elapsed() > longest_pause {
                 pause = first_pause;
             }
             sleep(pause).await;
             pause = (2 * pause).min(longest_pause);
         }
+    }
+
+    /// Does something. Where it panics, all streams end: nobody knows what of the
+    /// next page was told, and whoever comes back reads up to behind it.
+    pub(super) async fn outlive(
+        &self,
+        work: impl Future<Output = Result<(), store::Error>>,
+    ) -> Result<(), store::Error> {
+        AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
+            let Inner { tip, pages, .. } = &*self.streams.0;
+            tip.send_modify(|tip| {
+                *tip = None;
+                // Fails where nobody listens.
+                let _ = pages.send(Err(End::Unavailable));
+            });
+            Err(store::Error::Panicked)
+        })
     }
 
     /// Whether anybody listens or waits. If not, whoever comes next wakes the hub,
@@ -100,7 +139,7 @@ impl Hub {
 
     /// Looks and tells until nobody has been there for a while.
     async fn listen(&self) -> Result<(), store::Error> {
-        let mut listener = Listener::connect(&self.options).await?;
+        let mut listener = in_time(Listener::connect(&self.options)).await?;
         let result = self.listen_over(&mut listener).await;
         // Where the connection is lost, it need not end in order.
         let _ = timeout(END, listener.close()).await;
@@ -113,9 +152,16 @@ impl Hub {
         loop {
             listener.forget_hints();
             let looked_at = Instant::now();
-            let is_held = self.look(listener, &mut watched).await?;
+            let at_most = match self.look(listener, &mut watched).await? {
+                Left::Page => {
+                    sleep(BREATH).await;
+                    continue;
+                }
+                Left::Held => SOON,
+                Left::Nothing => POLL,
+            };
             sleep_until(looked_at + PACE).await;
-            if !self.next_look(listener, if is_held { SOON } else { POLL }).await? {
+            if !self.next_look(listener, at_most).await? {
                 return Ok(());
             }
         }
@@ -163,20 +209,20 @@ impl Hub {
         }
     }
 
-    /// Tells those who listen what was stored, and those who wait which calls have
-    /// ended. Gives whether there is more that is held back.
+    /// Tells those who wait which calls have ended, and those who listen what was
+    /// stored: a page of it, so that a long way to the horizon keeps nobody waiting.
     async fn look(
         &self,
         listener: &mut Listener,
         watched: &mut Option<View>,
-    ) -> Result<bool, store::Error> {
+    ) -> Result<Left, store::Error> {
         let is_followed = self.keeps_place();
         let is_waited_for = self.streams.0.waits.watch_if_any();
         if !is_waited_for {
             *watched = None;
         }
         if !is_followed && !is_waited_for {
-            return Ok(false);
+            return Ok(Left::Nothing);
         }
         let connection = listener.connection().await?;
         let view = in_time(stream::view(&mut *connection, self.buckets)).await?;
@@ -190,10 +236,15 @@ impl Hub {
                 None => self.streams.0.waits.wake_all(),
             }
         }
-        if is_followed {
-            self.tell(connection, view.settled()).await?;
+        if !is_followed {
+            return Ok(Left::Nothing);
         }
-        Ok(is_followed && view.is_held)
+        let is_told = self.tell(connection, view.settled()).await?;
+        Ok(match (is_told, view.is_held) {
+            (false, _) => Left::Page,
+            (true, true) => Left::Held,
+            (true, false) => Left::Nothing,
+        })
     }
 
     /// Whether somebody listens; else forgets where it was.
@@ -208,32 +259,24 @@ impl Hub {
         is_followed
     }
 
-    /// Tells what was stored up to a place.
+    /// Tells a page of what was stored up to a place; gives whether that was all.
     async fn tell(
         &self,
         connection: &mut PgConnection,
         up_to: Bookmark,
-    ) -> Result<(), store::Error> {
-        loop {
-            let tip = *self.streams.0.tip.borrow();
-            let Some(after) = tip else {
-                self.publish(Vec::new(), up_to);
-                return Ok(());
-            };
-            if after >= up_to {
-                return Ok(());
-            }
-            let read = stream::messages(&mut *connection, self.buckets, after, up_to, None, PAGE);
-            let read = in_time(read).await?;
-            let is_full = read.len() >= PAGE.into();
-            let messages = readable(read);
-            let last = messages.last().filter(|_| is_full).map_or(up_to, |message| message.at);
-            self.publish(messages, last);
-            if last == up_to {
-                return Ok(());
-            }
-            sleep(BREATH).await;
+    ) -> Result<bool, store::Error> {
+        let tip = *self.streams.0.tip.borrow();
+        let Some(after) = tip else {
+            self.publish(Vec::new(), up_to);
+            return Ok(true);
+        };
+        if after >= up_to {
+            return Ok(true);
         }
+        let read = stream::messages(connection, self.buckets, after, up_to, None, PAGE);
+        let Stretch { messages, last } = in_time(read).await?;
+        self.publish(readable(messages), last);
+        Ok(last == up_to)
     }
 
     /// Sends messages to all who listen, which are all up to `last`.
@@ -243,7 +286,7 @@ impl Hub {
             *tip = Some(last);
             if let Some(page) = page {
                 // Fails where the last one has just gone.
-                let _ = self.streams.0.pages.send(page);
+                let _ = self.streams.0.pages.send(Ok(page));
             }
         });
     }

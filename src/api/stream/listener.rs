@@ -4,7 +4,7 @@
 //! database what lies between where it left off and where the hub is, and goes on
 //! with what the hub tells.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -19,11 +19,11 @@ use tokio::{
         broadcast::{self, error::RecvError},
         watch,
     },
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at},
 };
 
 use super::{
-    Counted, Inner, Streams,
+    Counted, Inner, Streams, Told,
     filter::Filter,
     hub::{PAGE, in_time, readable},
     page::{End, Page, write_beginning, write_end, write_heartbeat},
@@ -34,7 +34,7 @@ use crate::{
     clock::Clock,
     store::{
         self, Buckets,
-        stream::{self, Bookmark},
+        stream::{self, Bookmark, Stretch},
     },
 };
 
@@ -43,6 +43,10 @@ const CHECK_EVERY: Duration = Duration::from_secs(3);
 
 /// A sign of life comes with every so many of these looks: each 15 seconds.
 const CHECKS_PER_HEARTBEAT: u32 = 5;
+
+/// How long a stream goes on whose key cannot be looked at: longer than a database
+/// takes to be started anew.
+const LONGEST_UNCHECKED: Duration = Duration::from_secs(15);
 
 /// Proxies would gather the answer until it is whole: this asks them not to.
 const ACCEL_BUFFERING: (HeaderName, HeaderValue) =
@@ -56,7 +60,7 @@ pub(super) struct Listener {
     clock: Clock,
     filter: Filter,
     pass: Pass,
-    pages: broadcast::Receiver<Arc<Page>>,
+    pages: broadcast::Receiver<Told>,
     /// Behind which `pages` go on.
     tip: Bookmark,
     /// Up to where all was told.
@@ -64,6 +68,8 @@ pub(super) struct Listener {
     state: State,
     checks: Interval,
     checked: u32,
+    /// Until when it may listen unless its key is seen to be good.
+    trusted_until: Instant,
     stopping: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
     _counted: Counted,
@@ -103,7 +109,8 @@ impl Listener {
             // The hub has yet to hear of it.
             return Err(Problem::unavailable("The database has just moved.", None));
         }
-        let mut checks = interval_at(Instant::now() + CHECK_EVERY, CHECK_EVERY);
+        let now = Instant::now();
+        let mut checks = interval_at(now + CHECK_EVERY, CHECK_EVERY);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             buckets: service.buckets,
@@ -117,6 +124,7 @@ impl Listener {
             state: State::Beginning,
             checks,
             checked: 0,
+            trusted_until: now + LONGEST_UNCHECKED,
             stopping: streams.stopping(),
             _place: place,
             _counted: Counted::in_(&streams.0.counters.listeners),
@@ -172,17 +180,14 @@ impl Listener {
 
     /// Reads a page on the way to the tip.
     async fn read_up(&mut self) -> Result<Bytes, store::Error> {
-        let read = {
+        let Stretch { messages, last } = {
             let Inner { reading, readers, .. } = &*self.streams.0;
             let _reader = readers.acquire().await.expect("nobody closes it");
             let call_id = self.filter.call_id.as_ref();
             let (after, up_to) = (self.at, self.tip);
             in_time(stream::messages(reading, self.buckets, after, up_to, call_id, PAGE)).await?
         };
-        let is_full = read.len() >= PAGE.into();
-        let messages = readable(read);
-        let last = messages.last().filter(|_| is_full).map_or(self.tip, |message| message.at);
-        let page = Page::of(messages, last);
+        let page = Page::of(readable(messages), last);
         // Where nothing of it is listened to, how far it came is a sign of life.
         Ok(self.take(&page).unwrap_or_else(|| write_heartbeat(last)))
     }
@@ -194,10 +199,11 @@ impl Listener {
             () = stopped(&mut self.stopping) => Some(self.end(End::Stopping)),
             _ = self.checks.tick() => self.check().await,
             page = self.pages.recv() => match page {
-                Ok(page) => {
+                Ok(Ok(page)) => {
                     self.state = State::Live;
                     self.take(&page)
                 }
+                Ok(Err(end)) => Some(self.end(end)),
                 // So much came while it read up; that is not its fault.
                 Err(RecvError::Lagged(_)) if self.state == State::ReadUp => self.fall_back().await,
                 Err(RecvError::Lagged(_)) => Some(self.end(End::TooSlow)),
@@ -213,6 +219,7 @@ impl Listener {
                 (self.pages, self.tip, self.state) = (pages, tip, State::Behind);
                 None
             }
+            Err(_) if *self.stopping.borrow() => Some(self.end(End::Stopping)),
             Err(_) => Some(self.end(End::Unavailable)),
         }
     }
@@ -226,17 +233,27 @@ impl Listener {
     }
 
     /// Sees whether it may still listen, and gives a sign of life from time to time.
+    /// Nothing is told meanwhile.
     async fn check(&mut self) -> Option<Bytes> {
         self.checked += 1;
-        match self.pass.check(&self.keyring, self.clock.now()).await {
-            // While the database is away nothing is told that a key might hide.
-            Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
-                Some(self.end(End::KeyRefused))
+        let checked = tokio::select! {
+            biased;
+            () = stopped(&mut self.stopping) => return Some(self.end(End::Stopping)),
+            checked = timeout_at(
+                self.trusted_until,
+                self.pass.check(&self.keyring, self.clock.now()),
+            ) => checked,
+        };
+        match checked {
+            Ok(Ok(())) => self.trusted_until = Instant::now() + LONGEST_UNCHECKED,
+            Ok(Err(problem)) if problem.status() == StatusCode::UNAUTHORIZED => {
+                return Some(self.end(End::KeyRefused));
             }
-            _ => {
-                self.checked.is_multiple_of(CHECKS_PER_HEARTBEAT).then(|| write_heartbeat(self.at))
-            }
+            // A database that is away for a moment ends no stream.
+            Ok(Err(_)) if Instant::now() < self.trusted_until => {}
+            Ok(Err(_)) | Err(_) => return Some(self.end(End::Unavailable)),
         }
+        self.checked.is_multiple_of(CHECKS_PER_HEARTBEAT).then(|| write_heartbeat(self.at))
     }
 
     fn end(&mut self, end: End) -> Bytes {
@@ -261,4 +278,119 @@ async fn find_place(
     let at = in_time(stream::resume(pool, last_id)).await?.ok_or_else(unknown)?;
     let view = in_time(stream::view(pool, buckets)).await?;
     if view.is_behind(at) { Ok(at) } else { Err(unknown()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, num::NonZeroU32, sync::Arc};
+
+    use axum::{extract::FromRequestParts as _, http::Request};
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use tokio::{sync::Notify, task::yield_now};
+
+    use super::{super::hub::Hub, *};
+    use crate::api::{caller::Caller, query::Query};
+
+    const HERE: Bookmark = Bookmark { epoch: 1, transaction: 7, place: 0 };
+
+    /// Where no database is.
+    fn nowhere() -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass().socket("/nowhere")
+    }
+
+    fn streams() -> Streams {
+        Streams::start(&nowhere(), Buckets::new(NonZeroU32::MIN), 1, pending()).0
+    }
+
+    /// One who listens with a key or without, which is looked for in that database.
+    async fn listener(streams: &Streams, key: Option<&str>, keys: PgConnectOptions) -> Listener {
+        let mut request = Request::get("/stream");
+        if let Some(key) = key {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let filter = Filter::read(&mut Query::of(&parts.uri), &Caller::Anyone, None);
+        Listener {
+            buckets: Buckets::new(NonZeroU32::MIN),
+            keyring: Keyring::start(PgPoolOptions::new().connect_lazy_with(keys), false).0,
+            clock: Clock::system(),
+            filter,
+            pass: Pass::from_request_parts(&mut parts, &()).await.unwrap(),
+            pages: streams.0.pages.subscribe(),
+            tip: HERE,
+            at: HERE,
+            state: State::Beginning,
+            checks: interval_at(Instant::now() + CHECK_EVERY, CHECK_EVERY),
+            checked: 0,
+            trusted_until: Instant::now() + LONGEST_UNCHECKED,
+            stopping: streams.stopping(),
+            _place: streams.place().unwrap(),
+            _counted: Counted::in_(&streams.0.counters.listeners),
+            streams: streams.clone(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_gives_a_sign_of_life_every_fifteen_seconds() {
+        let mut listener = listener(&streams(), None, nowhere()).await;
+        assert_eq!(listener.next().await, Some(write_beginning(HERE)));
+        let begun = Instant::now();
+        for number in 1..=4 {
+            assert_eq!(listener.next().await, Some(write_heartbeat(HERE)));
+            assert_eq!(begun.elapsed().as_secs(), 15 * number);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_key_cannot_be_looked_at_is_ended() {
+        // One takes connections and never says a word.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let silent = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+        let key = format!("cs_{}", "0".repeat(64));
+        for keys in [nowhere(), silent] {
+            let mut listener = listener(&streams(), Some(&key), keys).await;
+            assert_eq!(listener.next().await, Some(write_beginning(HERE)));
+            let begun = Instant::now();
+            assert_eq!(listener.next().await, Some(write_end(End::Unavailable)));
+            assert_eq!(begun.elapsed().as_secs(), LONGEST_UNCHECKED.as_secs());
+            assert_eq!(listener.next().await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_end_where_the_hub_panics() {
+        let streams = streams();
+        let mut listener = listener(&streams, None, nowhere()).await;
+        streams.0.tip.send_replace(Some(HERE));
+        assert_eq!(listener.next().await, Some(write_beginning(HERE)));
+        let hub = Hub::new(streams.clone(), nowhere(), Buckets::new(NonZeroU32::MIN));
+        let panicking = hub.outlive(async { panic!("a mistake of ours") });
+        assert!(matches!(panicking.await, Err(store::Error::Panicked)));
+        assert_eq!(listener.next().await, Some(write_end(End::Unavailable)));
+        assert_eq!(listener.next().await, None);
+        // What comes next is told to who listens then, from where that is.
+        assert_eq!(*streams.0.tip.borrow(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_at_the_stop_does_not_wait_for_the_hub() {
+        let stop = Arc::new(Notify::new());
+        let stopping = Arc::clone(&stop);
+        let stop_once = async move { stopping.notified().await };
+        let buckets = Buckets::new(NonZeroU32::MIN);
+        let (streams, hearing) = Streams::start(&nowhere(), buckets, 1, stop_once);
+        let coming = {
+            let streams = streams.clone();
+            tokio::spawn(async move { streams.subscribe().await.map(drop) })
+        };
+        // By now it waits.
+        yield_now().await;
+        stop.notify_one();
+        let begun = Instant::now();
+        coming.await.unwrap().unwrap_err();
+        streams.subscribe().await.unwrap_err();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        hearing.finish().await;
+    }
 }

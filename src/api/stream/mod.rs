@@ -87,6 +87,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// What all who listen are told: a page, or why their streams end.
+type Told = Result<Arc<Page>, End>;
+
 /// Where to listen and to wait.
 #[derive(Debug, Clone)]
 pub struct Streams(Arc<Inner>);
@@ -94,7 +97,7 @@ pub struct Streams(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// What is told. Who holds a receiver listens, and the hub reads for it.
-    pages: broadcast::Sender<Arc<Page>>,
+    pages: broadcast::Sender<Told>,
     /// Up to where all was told; `None` while nobody listens. It changes together
     /// with what is sent, under its lock.
     tip: watch::Sender<Option<Bookmark>>,
@@ -170,7 +173,7 @@ impl Streams {
     }
 
     /// What is told from here on, and where that is.
-    async fn subscribe(&self) -> Result<(broadcast::Receiver<Arc<Page>>, Bookmark), Problem> {
+    async fn subscribe(&self) -> Result<(broadcast::Receiver<Told>, Bookmark), Problem> {
         let mut tips = self.0.tip.subscribe();
         let (pages, tip) = {
             // While this is held nothing is sent, and the hub does not forget where it is.
@@ -181,9 +184,19 @@ impl Streams {
             return Ok((pages, tip));
         }
         self.0.demand.notify_one();
-        let begun = timeout(PATIENCE, tips.wait_for(Option::is_some)).await;
+        let mut stopping = self.stopping();
+        let begun = tokio::select! {
+            biased;
+            () = stopped(&mut stopping) => {
+                return Err(Problem::unavailable("The service is stopping.", None));
+            }
+            begun = timeout(PATIENCE, tips.wait_for(Option::is_some)) => begun,
+        };
         let tip = begun.ok().and_then(Result::ok).and_then(|tip| *tip);
-        let tip = tip.ok_or_else(|| Problem::unavailable("The database is away.", None))?;
+        let tip = tip.ok_or_else(|| {
+            let cause = format!("the streams did not begin within {PATIENCE:?}");
+            Problem::unavailable("The database is away.", Some(cause))
+        })?;
         Ok((pages, tip))
     }
 
