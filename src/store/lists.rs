@@ -5,7 +5,8 @@
 //! index that the filter chooses ([`Filter`]), in each of which the calls stand
 //! on shelves ([`super::shelf`]): a shelf is in the order of the list, so the
 //! shelves that a filter leaves are merged, and no more is read of each than is
-//! shown.
+//! shown. Only the calls of some projects that are under way are picked out of those
+//! of all projects.
 //!
 //! What always holds: a call that is in the list when its first page is read,
 //! and as long as the list is read, comes once. The place of a call only ever
