@@ -159,7 +159,9 @@ pub async fn view(executor: impl PgExecutor<'_>, buckets: Buckets) -> Result<Vie
             ) as "is_held!"
         from (
             select epoch,
-                pg_snapshot_xmin(snapshot)::text::bigint + transaction_offset as horizon,
+                -- whatever is under way since before the epoch stores nothing in it
+                greatest(pg_snapshot_xmin(snapshot)::text::bigint + transaction_offset, begins_at)
+                    as horizon,
                 pg_snapshot_xmax(snapshot)::text::bigint + transaction_offset as next,
                 array(
                     select transaction::text::bigint + transaction_offset
