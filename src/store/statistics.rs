@@ -50,7 +50,8 @@ impl Watch {
         .fetch_one(&mut *conn)
         .await?;
         if !are_there {
-            sqlx::query!("analyze calls, events").execute(conn).await?;
+            // Whoever holds a table is about to do as much, and deliveries are not to wait for it.
+            sqlx::query!("analyze (skip_locked) calls, events").execute(conn).await?;
         }
         Ok(())
     }
