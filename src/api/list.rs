@@ -1,7 +1,7 @@
 //! `GET /calls`: calls, filtered, newest first.
 //!
-//! A cursor is a place in the order that all lists have, and the time when the
-//! list was begun. It does not hold the filter: with another one, it goes on from
+//! A cursor is a place in the order that all lists have, and when the list was
+//! begun, by time and by transactions. It does not hold the filter: with another one, it goes on from
 //! that place in another list.
 
 use axum::{Json, extract::State, http::Uri};
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     call::{CallId, CallKey, CallSid, ClientId, Direction, ProjectId, Status},
-    store::lists::{Filter, Place, Progress, page},
+    store::lists::{Beginning, Filter, Place, page},
 };
 
 /// The most calls on a page.
@@ -37,6 +37,9 @@ const MAX_LIMIT: u16 = 500;
 
 /// The calls on a page, unless it is said.
 const DEFAULT_LIMIT: u16 = 50;
+
+/// The form of a cursor: its first byte, which no cursor of another form has.
+const FORM: u8 = 1;
 
 /// The most errors of each call that are shown: the first. The call alone shows
 /// more.
@@ -121,10 +124,13 @@ pub(super) async fn list(
     query.finish()?;
 
     let (pool, buckets) = (&service.pool, service.buckets);
+    let (beginning, after) = match progress {
+        Some((beginning, after)) => (beginning.unless_too_old(pool, now).await?, Some(after)),
+        None => (Beginning::now(pool, now).await?, None),
+    };
     // One more than is shown tells whether there is a next page.
-    let mut listed = page(pool, buckets, &filter, progress.as_ref(), now, limit + 1).await?;
-    let since = progress.map_or(now, |progress| progress.since);
-    let next_cursor = cut(&mut listed, limit).map(|(last, _)| write_progress(since, last));
+    let mut listed = page(pool, buckets, &filter, &beginning, after.as_ref(), limit + 1).await?;
+    let next_cursor = cut(&mut listed, limit).map(|(last, _)| write_progress(&beginning, last));
     let calls = listed.into_iter().map(|(_, stored)| (stored.key, stored.call)).collect();
     Ok(Json(ListDocument { calls: documents(&service, calls, MAX_ERRORS).await?, next_cursor }))
 }
@@ -166,23 +172,43 @@ fn read_stalled_for(stalled_for: &str, now: DateTime<Utc>) -> Result<DateTime<Ut
         .ok_or_else(|| "must be a duration such as 90s, 15m or 2h".to_owned())
 }
 
-fn write_progress(since: DateTime<Utc>, Place { first_event_at, key }: &Place) -> String {
+fn write_progress(beginning: &Beginning, Place { first_event_at, key }: &Place) -> String {
+    let Beginning { at, next, running } = beginning;
+    let count = u8::try_from(running.len()).expect("there are at most MAX_RUNNING");
+    let running: Vec<u8> = running.iter().flat_map(|it| it.to_be_bytes()).collect();
     // Identifiers hold no control characters.
     let key = format!("{}\n{}", key.call_id, key.project_id);
-    write_cursor(&[&write_time(since), &write_time(*first_event_at), key.as_bytes()])
+    write_cursor(&[
+        &[FORM],
+        &write_time(*at),
+        &next.to_be_bytes(),
+        &[count],
+        &running,
+        &write_time(*first_event_at),
+        key.as_bytes(),
+    ])
 }
 
-fn read_progress(cursor: &str) -> Result<Progress, String> {
+/// When the list was begun, and the last place that was shown.
+fn read_progress(cursor: &str) -> Result<(Beginning, Place), String> {
     read_long_cursor(cursor, |bytes| {
-        let (since, rest) = bytes.split_first_chunk::<8>()?;
+        let rest = bytes.strip_prefix(&[FORM])?;
+        let (at, rest) = rest.split_first_chunk::<8>()?;
+        let (next, rest) = rest.split_first_chunk::<8>()?;
+        let (&count, rest) = rest.split_first()?;
+        let (running, rest) = rest.split_at_checked(8 * usize::from(count))?;
         let (first_event_at, key) = rest.split_first_chunk::<8>()?;
         let (call_id, project_id) = str::from_utf8(key).ok()?.split_once('\n')?;
         let key = CallKey {
             call_id: CallId::new(call_id).ok()?,
             project_id: ProjectId::new(project_id).ok()?,
         };
-        let after = Place { first_event_at: read_time(*first_event_at)?, key };
-        Some(Progress { since: read_time(*since)?, after })
+        let beginning = Beginning {
+            at: read_time(*at)?,
+            next: i64::from_be_bytes(*next),
+            running: running.as_chunks().0.iter().copied().map(i64::from_be_bytes).collect(),
+        };
+        Some((beginning, Place { first_event_at: read_time(*first_event_at)?, key }))
     })
 }
 
@@ -191,23 +217,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::lists::MAX_RUNNING;
 
     proptest! {
         #[test]
         fn a_cursor_reads_as_it_was_written(
-            since in -62_135_596_800_000_000..253_402_300_799_000_000i64,
+            begun_at in -62_135_596_800_000_000..253_402_300_799_000_000i64,
+            next: i64,
+            running in prop::collection::vec(any::<i64>(), 0..=usize::from(MAX_RUNNING)),
             at in -62_135_596_800_000_000..253_402_300_799_000_000i64,
             call_id in "[^\\pC]{1,255}",
             project_id in "[^\\pC]{1,255}",
         ) {
-            let since = DateTime::from_timestamp_micros(since).unwrap();
+            let time = |at| DateTime::from_timestamp_micros(at).unwrap();
+            let beginning = Beginning { at: time(begun_at), next, running };
             let key = CallKey {
                 call_id: CallId::new(call_id).unwrap(),
                 project_id: ProjectId::new(project_id).unwrap(),
             };
-            let after = Place { first_event_at: DateTime::from_timestamp_micros(at).unwrap(), key };
-            let cursor = write_progress(since, &after);
-            prop_assert_eq!(read_progress(&cursor), Ok(Progress { since, after }));
+            let after = Place { first_event_at: time(at), key };
+            let cursor = write_progress(&beginning, &after);
+            prop_assert_eq!(read_progress(&cursor), Ok((beginning, after)));
         }
 
         #[test]

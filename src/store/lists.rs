@@ -11,8 +11,9 @@
 //! What always holds: a call that is in the list when its first page is read,
 //! and as long as the list is read, comes once. The place of a call only ever
 //! moves back, when an event comes late that happened before all that it had. So
-//! none is passed over; and lest one come again, a call that has moved since the
-//! first page was read is listed where it stood then.
+//! none is passed over; and lest one come again, a call that was moved by a
+//! transaction that was not over when the list was [begun](Beginning) is listed
+//! where it stood then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,9 +34,14 @@ use crate::{
 
 pub use super::filter::Filter;
 
-/// How long ago a list may have been begun for calls that have moved since to be
-/// told apart: so much has to be looked through at most.
-const MAX_LIST_AGE: TimeDelta = TimeDelta::days(1);
+/// How long ago a list may have been begun; the rest of an older one is read as a
+/// list that begins now. So much has to be looked through for calls that have
+/// moved since.
+const MAX_AGE: TimeDelta = TimeDelta::days(1);
+
+/// How many transactions under way are told apart. Those that began after more than
+/// that pass for not begun.
+pub const MAX_RUNNING: u8 = 100;
 
 /// The place of a call in any list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,13 +52,66 @@ pub struct Place {
     pub key: CallKey,
 }
 
-/// How far a list has been read.
+/// When a list was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// When its first page was read.
-    pub since: DateTime<Utc>,
-    /// The last place that was shown.
-    pub after: Place,
+pub struct Beginning {
+    /// The time.
+    pub at: DateTime<Utc>,
+    /// The first transaction that had not begun, counted as in the table `events`.
+    pub next: i64,
+    /// Those before it that were under way, at most [`MAX_RUNNING`].
+    pub running: Vec<i64>,
+}
+
+impl Beginning {
+    /// A list that begins now.
+    ///
+    /// # Errors
+    ///
+    /// Where the database cannot be asked.
+    pub async fn now(pool: &PgPool, now: DateTime<Utc>) -> Result<Self, Error> {
+        let row = sqlx::query!(
+            r#"
+            select
+                pg_snapshot_xmax(snapshot)::text::bigint + transaction_offset as "next!",
+                array(
+                    select transaction::text::bigint + transaction_offset
+                    from pg_snapshot_xip(snapshot) as transaction
+                    -- what is under way since before the epoch stores nothing in it
+                    where transaction::text::bigint + transaction_offset >= begins_at
+                    order by 1
+                ) as "running!"
+            from pg_current_snapshot() as snapshot
+            cross join (
+                select coalesce(max(transaction_offset), 0) as transaction_offset,
+                    coalesce(max(begins_at), 0) as begins_at
+                from (select * from stream_epochs order by epoch desc limit 1) as latest
+            ) as epoch
+            "#
+        )
+        .fetch_one(pool)
+        .await?;
+        let mut beginning = Self { at: now, next: row.next, running: row.running };
+        if let Some(next) = beginning.running.get(usize::from(MAX_RUNNING)) {
+            beginning.next = *next;
+            beginning.running.truncate(MAX_RUNNING.into());
+        }
+        Ok(beginning)
+    }
+
+    /// The same, or now, if that was too long ago.
+    ///
+    /// # Errors
+    ///
+    /// Where the database cannot be asked.
+    pub async fn unless_too_old(self, pool: &PgPool, now: DateTime<Utc>) -> Result<Self, Error> {
+        if self.at < now - MAX_AGE { Self::now(pool, now).await } else { Ok(self) }
+    }
+
+    /// The first transaction that was not over.
+    fn horizon(&self) -> i64 {
+        self.running.iter().copied().min().unwrap_or(self.next)
+    }
 }
 
 /// What each statement is asked with.
@@ -69,13 +128,14 @@ struct Asked<'a> {
     project_id: &'a str,
     statuses: Option<Vec<&'static str>>,
     delivered_by: Option<DateTime<Utc>>,
-    /// Not moved after this.
-    moved_by: Option<DateTime<Utc>>,
+    /// Moved by none of these transactions: this and later ones, and those.
+    next: i64,
+    running: &'a [i64],
     limit: i64,
 }
 
-/// The next calls of a list, at most `limit`, each with the place where it is
-/// listed. `now` bounds how long a list is read.
+/// The calls of a list after a place, or the first ones, at most `limit`, each with
+/// the place where it is listed.
 ///
 /// # Errors
 ///
@@ -84,8 +144,8 @@ pub async fn page(
     pool: &PgPool,
     buckets: Buckets,
     filter: &Filter,
-    progress: Option<&Progress>,
-    now: DateTime<Utc>,
+    beginning: &Beginning,
+    after: Option<&Place>,
     limit: u16,
 ) -> Result<Vec<(Place, StoredCall)>, Error> {
     // Each in its place, as a statement has them.
@@ -95,7 +155,6 @@ pub async fn page(
     if wanted.is_empty() || filter.projects == Projects::Only(BTreeSet::new()) {
         return Ok(Vec::new());
     }
-    let after = progress.map(|progress| &progress.after);
     // What began at the end of the filter is not listed, whatever its key.
     let ends_first = |place: &&Place| filter.until().is_none_or(|end| place.first_event_at < end);
     let after = after.filter(ends_first);
@@ -109,7 +168,8 @@ pub async fn page(
         project_id: after.map_or("", |place| place.key.project_id.as_str()),
         statuses: filter.statuses(),
         delivered_by: filter.delivered_by,
-        moved_by: progress.map(|progress| progress.since.max(now - MAX_LIST_AGE)),
+        next: beginning.next,
+        running: &beginning.running,
         limit: i64::from(limit),
     };
     let rows = match filter.source() {
@@ -126,12 +186,10 @@ pub async fn page(
     }
     // Read after the others: what moves in between was listed where it stood, and is found there
     // again.
-    if asked.moved_by.is_some() {
-        for row in moved(pool, &asked, filter).await? {
-            let (stood_at, row) = row.split();
-            let stored = StoredCall::try_from(row)?;
-            listed.insert(Place { first_event_at: stood_at, key: stored.key.clone() }, stored);
-        }
+    for row in moved(pool, &asked, beginning.horizon(), filter).await? {
+        let (stood_at, row) = row.split();
+        let stored = StoredCall::try_from(row)?;
+        listed.insert(Place { first_event_at: stood_at, key: stored.key.clone() }, stored);
     }
     Ok(listed.into_iter().rev().take(usize::from(limit)).collect())
 }
@@ -172,16 +230,16 @@ macro_rules! merge_shelves {
                     and first_event_at >= coalesce($4::timestamptz, '-infinity')
                     and ($8::text[] is null or status::text = any($8))
                     and ($9::timestamptz is null or last_delivered_at <= $9)
-                    and (moved_at is null or moved_at <= coalesce($10::timestamptz, 'infinity'))
+                    and (moved_in is null or moved_in < $10 and moved_in <> all($11::bigint[]))
                 order by first_event_at desc, call_id desc, project_id desc
             )
             ")"union all"+
             "
                 order by first_event_at desc, call_id desc, project_id desc
-                limit $11
+                limit $12
             ) as calls
             order by calls.first_event_at desc, calls.call_id desc, calls.project_id desc
-            limit $11
+            limit $12
             ",
             &$asked.buckets,
             &$asked.outcomes as &[Option<&str>],
@@ -192,7 +250,8 @@ macro_rules! merge_shelves {
             $asked.project_id,
             $asked.statuses.as_deref() as Option<&[&str]>,
             $asked.delivered_by,
-            $asked.moved_by,
+            $asked.next,
+            $asked.running,
             $asked.limit,
             $($narrowed),+
         )
@@ -204,7 +263,7 @@ async fn of_all(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Resu
     let projects = filter.projects.ids();
     merge_shelves!(
         "unnest($1::int[]) as wanted_bucket",
-        "($12::text[] is null or project_id = any($12))",
+        "($13::text[] is null or project_id = any($13))",
         "",
         asked,
         projects as Option<Vec<&str>>
@@ -221,7 +280,7 @@ async fn of_projects(
 ) -> sqlx::Result<Vec<CallRow>> {
     let projects: Vec<&str> = projects.iter().map(ProjectId::as_str).collect();
     merge_shelves!(
-        "unnest($1::int[]) as wanted_bucket cross join unnest($12::text[]) as wanted_project",
+        "unnest($1::int[]) as wanted_bucket cross join unnest($13::text[]) as wanted_project",
         "project_id = wanted_project",
         " and outcome >= 'ERROR'",
         asked,
@@ -241,7 +300,7 @@ async fn of_client(
     let projects = filter.projects.ids();
     merge_shelves!(
         "unnest($1::int[]) as wanted_bucket",
-        "md5(client_id) = md5($12) and client_id = $12 and ($13::text[] is null or project_id = any($13))",
+        "md5(client_id) = md5($13) and client_id = $13 and ($14::text[] is null or project_id = any($14))",
         "",
         asked,
         client_id.as_str(),
@@ -264,13 +323,13 @@ macro_rules! pick {
                 and ($8::text[] is null or calls.status::text = any($8))
                 and ($9::timestamptz is null or calls.last_delivered_at <= $9)
                 and calls.first_event_at >= coalesce($4::timestamptz, '-infinity')
-                and ($12::text[] is null or calls.project_id = any($12))
-                and ($13::text is null or calls.client_id = $13)
+                and ($13::text[] is null or calls.project_id = any($13))
+                and ($14::text is null or calls.client_id = $14)
                 and (" $order ", calls.call_id, calls.project_id)
                     < (coalesce($5::timestamptz, 'infinity'), $6::text, $7::text)
                 and " $of "
             order by " $order " desc, calls.call_id desc, calls.project_id desc
-            limit $11
+            limit $12
             ",
             &$asked.buckets,
             &$asked.outcomes as &[Option<&str>],
@@ -281,7 +340,8 @@ macro_rules! pick {
             $asked.project_id,
             $asked.statuses.as_deref() as Option<&[&str]>,
             $asked.delivered_by,
-            $asked.moved_by,
+            $asked.next,
+            $asked.running,
             $asked.limit,
             $filter.projects.ids() as Option<Vec<&str>>,
             $filter.client_id.as_ref().map(ClientId::as_str),
@@ -303,7 +363,7 @@ async fn of_dial(
         from (
             select distinct bucket, call_id, project_id
             from events
-            where bucket = any($1) and call_sid = $14 and not repeats_dial
+            where bucket = any($1) and call_sid = $15 and not repeats_dial
         ) as dialled
         cross join lateral (
             select *
@@ -316,8 +376,8 @@ async fn of_dial(
         ",
         "
         -- an event may be about a dial that is none of the call's
-        attempts @> jsonb_build_array(jsonb_build_object('call_sid', $14))
-        and (moved_at is null or moved_at <= coalesce($10::timestamptz, 'infinity'))
+        attempts @> jsonb_build_array(jsonb_build_object('call_sid', $15))
+        and (moved_in is null or moved_in < $10 and moved_in <> all($11::bigint[]))
         ",
         "calls.first_event_at",
         asked,
@@ -329,9 +389,14 @@ async fn of_dial(
 }
 
 /// Calls that have moved since, by where they stood: no more than a page of them.
-/// All that have are looked at, which [`MAX_LIST_AGE`] bounds: a bound by number
-/// would pass some over.
-async fn moved(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Result<Vec<MovedRow>> {
+/// All that have are looked at, which [`MAX_AGE`] bounds: a bound by number would
+/// pass some over.
+async fn moved(
+    pool: &PgPool,
+    asked: &Asked<'_>,
+    horizon: i64,
+    filter: &Filter,
+) -> sqlx::Result<Vec<MovedRow>> {
     let call_sid = filter.call_sid.as_ref().map(CallSid::as_str);
     pick!(
         MovedRow: r#", stood.first_event_at as "stood_at!" "#,
@@ -339,7 +404,8 @@ async fn moved(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Resul
         from (
             select *
             from calls
-            where bucket = any($1) and moved_at > $10::timestamptz
+            where bucket = any($1) and moved_in >= $16
+                and (moved_in >= $10 or moved_in = any($11::bigint[]))
             -- the few first, whatever the statistics say
             offset 0
         ) as calls
@@ -347,16 +413,18 @@ async fn moved(pool: &PgPool, asked: &Asked<'_>, filter: &Filter) -> sqlx::Resul
             select coalesce(min(effective_at), calls.first_event_at) as first_event_at
             from events
             where bucket = calls.bucket and call_id = calls.call_id
-                and project_id = calls.project_id and received_at <= $10
+                and project_id = calls.project_id
+                and transaction < $10 and transaction <> all($11::bigint[])
         ) as stood
         ",
         "
-        ($14::text is null or attempts @> jsonb_build_array(jsonb_build_object('call_sid', $14)))
+        ($15::text is null or attempts @> jsonb_build_array(jsonb_build_object('call_sid', $15)))
         ",
         "stood.first_event_at",
         asked,
         filter,
-        call_sid
+        call_sid,
+        horizon
     )
     .fetch_all(pool)
     .await

@@ -84,10 +84,10 @@ pub(super) async fn write<'a>(
                 ended_at = excluded.ended_at,
                 updated_at = excluded.updated_at,
                 last_delivered_at = excluded.last_delivered_at,
-                moved_at = case
+                moved_in = case
                     when excluded.first_event_at < stored.first_event_at
-                        then excluded.last_delivered_at
-                    else stored.moved_at
+                        then (select pg_current_xact_id()::text::bigint + $4)
+                    else stored.moved_in
                 end
             where stored.version = excluded.version - 1
             returning stored.call_id, stored.project_id

@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use uuid::Uuid;
 
 use crate::support::{
-    Database, Place, Service, callstate,
+    Database, Lock, Place, Service, callstate,
     delivery::{delivery, fixture},
     provider::{Provider, shuffled},
 };
@@ -346,44 +346,4 @@ async fn cut_connections(conn: &mut PgConnection) {
     )
     .await
     .expect("they are ours");
-}
-
-/// Keeps everybody from writing calls.
-struct Lock {
-    holder: PgConnection,
-    watcher: PgConnection,
-}
-
-impl Lock {
-    async fn take(database: &Database) -> Self {
-        let mut holder = database.connect().await;
-        holder.execute("begin; lock table calls in share mode").await.expect("it is free");
-        Self { holder, watcher: database.connect().await }
-    }
-
-    async fn somebody_waits(&mut self) {
-        self.so_many_wait(1).await;
-    }
-
-    /// Waits until so many transactions wait for it.
-    async fn so_many_wait(&mut self, at_least: i64) {
-        let waiting = "select count(*) from pg_locks where not granted
-            and relation = 'calls'::regclass
-            and database = (select oid from pg_database where datname = current_database())";
-        while self.watcher.fetch_one(waiting).await.expect("it answers").get::<i64, _>(0) < at_least
-        {
-        }
-    }
-
-    /// Ends the connections of those in the midst of whose transaction it is waited for.
-    async fn cut_who_waits(&mut self) {
-        let waiting = "select pg_terminate_backend(pid) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        let cut = self.watcher.fetch_all(waiting).await.expect("they are ours");
-        assert!(!cut.is_empty());
-    }
-
-    async fn release(mut self) {
-        self.holder.execute("commit").await.expect("it is held");
-    }
 }

@@ -10,7 +10,7 @@ use callstate::{
     postgres::binaries::Programs,
     store::{
         Buckets, connection,
-        lists::{Filter, Progress, page},
+        lists::{Beginning, Filter, Place, page},
         shelf,
     },
 };
@@ -95,6 +95,8 @@ async fn no_list_reads_much_more_than_it_shows() {
     let dial = sqlx::query_scalar!(r#"select call_sid as "call_sid!" from events limit 1"#);
     let call_sid = CallSid::new(dial.fetch_one(&pool).await.unwrap()).unwrap();
     let now = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&pool).await.unwrap();
+    let buckets = Buckets::of_database(&pool).await.unwrap();
+    let beginning = Beginning::now(&pool, now).await.unwrap();
 
     let projects = |numbers: &[u32]| {
         let id = |number: &u32| ProjectId::new(format!("project-{number:02}")).unwrap();
@@ -137,18 +139,9 @@ async fn no_list_reads_much_more_than_it_shows() {
         ("a dial", Filter { call_sid: Some(call_sid), ..all() }, 1),
         ("some days", Filter { to: Some(now - TimeDelta::days(100)), ..all() }, 1),
     ] {
-        let asked = async |progress: Option<&Progress>| {
+        let asked = async |after: Option<&Place>| {
             let before = read(&pool).await;
-            let shown = page(
-                &pool,
-                Buckets::of_database(&pool).await.unwrap(),
-                &filter,
-                progress,
-                now,
-                PAGE,
-            )
-            .await
-            .unwrap();
+            let shown = page(&pool, buckets, &filter, &beginning, after, PAGE).await.unwrap();
             let after = read(&pool).await;
             assert_eq!(after.0, before.0, "{name}: a table was scanned");
             let fetched = usize::try_from(after.1 - before.1).unwrap();
@@ -160,7 +153,7 @@ async fn no_list_reads_much_more_than_it_shows() {
         let first = asked(None).await;
         assert!(!first.is_empty(), "{name}: shows nothing");
         let (last, _) = &first[first.len() / 2];
-        asked(Some(&Progress { since: now, after: last.clone() })).await;
+        asked(Some(last)).await;
     }
 }
 
@@ -173,9 +166,10 @@ async fn what_is_stalled_is_not_looked_for_among_calls_that_have_just_begun() {
     let live = Status::ALL.iter().copied().filter(|status| !status.is_terminal()).collect();
     let delivered_by = Some(now - TimeDelta::minutes(30));
     let filter = Filter { statuses: live, delivered_by, ..everything() };
+    let buckets = Buckets::of_database(&pool).await.unwrap();
+    let beginning = Beginning::now(&pool, now).await.unwrap();
     let before = read(&pool).await;
-    let shown = page(&pool, Buckets::of_database(&pool).await.unwrap(), &filter, None, now, PAGE);
-    let shown = shown.await.unwrap();
+    let shown = page(&pool, buckets, &filter, &beginning, None, PAGE).await.unwrap();
     let after = read(&pool).await;
     assert_eq!(shown.len(), usize::from(PAGE));
     assert_eq!(after.0, before.0);

@@ -7,26 +7,25 @@ use serde_json::{Value, json};
 use crate::support::{
     Database, Service, callstate,
     delivery::{delivery, fixture, fixtures},
-    provider::Provider,
 };
 
 const PROJECT: &str = "3c9acfb1-c6b7-4bbc-b6c3-628af54d56c1";
 
 /// The ids of the calls on a page.
-fn ids(page: &Value) -> Vec<String> {
+pub(super) fn ids(page: &Value) -> Vec<String> {
     let calls = page["calls"].as_array().expect("a page has calls");
     calls.iter().map(|call| call["call_id"].as_str().expect("it is text").to_owned()).collect()
 }
 
 /// The ids that a list has on one page.
-async fn listed(service: &Service, filter: &str) -> Vec<String> {
+pub(super) async fn listed(service: &Service, filter: &str) -> Vec<String> {
     let page = service.get(&format!("/calls?limit=500&{filter}")).await.ok();
     assert_eq!(page["next_cursor"], Value::Null);
     ids(&page)
 }
 
 /// Delivers an event of a call at so many seconds past noon.
-async fn deliver(service: &Service, event_type: &str, call_id: &str, second: u32) {
+pub(super) async fn deliver(service: &Service, event_type: &str, call_id: &str, second: u32) {
     service.deliver(delivery(event_type, call_id, second, Some("CA1")).to_string()).await.ok();
 }
 
@@ -83,7 +82,7 @@ async fn a_list_shows_the_first_ten_errors_of_each_call() {
 }
 
 /// Some calls of each kind, so that every filter leaves some of them out.
-async fn varied(service: &Service) {
+pub(super) async fn varied(service: &Service) {
     for (call_id, second, events) in [
         ("answered", 10, &["PENDING", "CALLING", "COMPLETED"][..]),
         ("busy", 20, &["PENDING", "CALLING", "BUSY"]),
@@ -269,25 +268,8 @@ async fn every_bad_parameter_of_a_list_is_named() {
     }
 }
 
-/// Every page of a list, from the first on.
-async fn walk(service: &Service, filter: &str, limit: usize) -> Vec<String> {
-    let mut seen = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page =
-            service.get(&format!("/calls?{filter}&limit={limit}&cursor={cursor}")).await.ok();
-        let on_page = ids(&page);
-        assert!(on_page.len() <= limit);
-        seen.extend(on_page);
-        match page["next_cursor"].as_str() {
-            Some(next) => next.clone_into(&mut cursor),
-            None => return seen,
-        }
-    }
-}
-
 /// So many calls, of which ten begin at a time, each in two projects by turns.
-async fn many(service: &Service, calls: u32) {
+pub(super) async fn many(service: &Service, calls: u32) {
     for number in 0..calls {
         let mut body = delivery(
             "OUTBOUND_CALL_CALLING",
@@ -301,131 +283,8 @@ async fn many(service: &Service, calls: u32) {
 }
 
 /// Filters that leave all the calls, each found in another way.
-const WAYS: [&str; 4] =
+pub(super) const WAYS: [&str; 4] =
     ["", "client_id=client-1", "call_sid=CA1", "direction=outbound&terminal=false"];
-
-#[tokio::test]
-async fn pages_of_any_length_are_the_list_also_among_equal_times() {
-    let database = Database::create().await;
-    let service = Service::start(&database).await;
-    many(&service, 60).await;
-    let whole = listed(&service, "").await;
-    assert_eq!(whole.len(), 60);
-    for way in WAYS {
-        for limit in [1, 7, 10, 59, 60] {
-            assert_eq!(walk(&service, way, limit).await, whole, "{way}, {limit} on a page");
-        }
-    }
-    let of_project = walk(&service, "project_id=p-2", 7).await;
-    assert_eq!(of_project, listed(&service, "project_id=p-2").await);
-    assert_eq!(of_project.len(), 30);
-}
-
-#[tokio::test]
-async fn a_cursor_goes_on_from_its_place_in_a_list_with_another_filter() {
-    let database = Database::create().await;
-    let service = Service::start(&database).await;
-    varied(&service).await;
-    let page = service.get("/calls?limit=3").await.ok();
-    let cursor = page["next_cursor"].as_str().unwrap();
-    let rest = listed(&service, &format!("status=CALLING,BUSY&cursor={cursor}")).await;
-    assert_eq!(rest, ["calling", "busy"]);
-    let none = listed(&service, &format!("from=2026-05-12T12:01:15Z&cursor={cursor}")).await;
-    assert_eq!(none, [""; 0]);
-    let below = listed(&service, &format!("to=2026-05-12T12:00:25Z&cursor={cursor}")).await;
-    assert_eq!(below, ["busy", "answered"]);
-}
-
-/// Between two pages, calls that were seen and ones that were not move to the end of the list.
-#[tokio::test]
-async fn a_call_that_changes_place_while_the_list_is_read_comes_once() {
-    for way in WAYS.into_iter().chain(["project_id=3c9acfb1-c6b7-4bbc-b6c3-628af54d56c1"]) {
-        let database = Database::create().await;
-        let service = Service::start(&database).await;
-        for number in 0..20 {
-            deliver(&service, "OUTBOUND_CALL_CALLING", &format!("c-{number:02}"), 600 + number)
-                .await;
-        }
-        let expected: Vec<String> = (0..20).rev().map(|number| format!("c-{number:02}")).collect();
-        let mut seen = Vec::new();
-        let mut cursor = String::new();
-        for round in 0.. {
-            let path = format!("/calls?{way}&limit=3&cursor={cursor}");
-            let page = service.get(&path).await.ok();
-            seen.extend(ids(&page));
-            let Some(next) = page["next_cursor"].as_str() else { break };
-            next.clone_into(&mut cursor);
-            // One that was just seen, one that comes next, one that is far off; some of them again.
-            for place in [seen.len() - 1, seen.len(), 19, 10] {
-                let call_id = &expected[place.min(19)];
-                let second = 500 - 20 * round - u32::try_from(place).unwrap();
-                deliver(&service, "OUTBOUND_CALL_REQUESTED", call_id, second).await;
-            }
-            // And new ones, before and behind.
-            for (call_id, second) in [("new-late", 900 + round), ("new-early", 300 - 2 * round)] {
-                let call_id = format!("{call_id}-{round}");
-                deliver(&service, "OUTBOUND_CALL_CALLING", &call_id, second).await;
-            }
-        }
-        seen.retain(|call_id| !call_id.starts_with("new"));
-        assert_eq!(seen, expected, "{way}");
-        // A list that is begun now has them where they stand now.
-        let now = walk(&service, way, 3).await;
-        assert_ne!(now.first(), expected.first());
-        assert_eq!(now, listed(&service, way).await);
-    }
-}
-
-/// The same without taking turns.
-#[tokio::test]
-async fn each_call_comes_once_while_deliveries_come_and_calls_change_place() {
-    for (way, limit) in [("", 1), ("client_id=client-1", 3), ("call_sid=CA1", 2), ("", 7)] {
-        let database = Database::create().await;
-        let service = Service::start(&database).await;
-        let started = (0..120).map(|number| {
-            let event = delivery(
-                "OUTBOUND_CALL_CALLING",
-                &format!("c-{number}"),
-                900 + number / 4,
-                Some("CA1"),
-            );
-            event.to_string()
-        });
-        Provider::start(started.collect(), &[&service]).finish().await;
-
-        let path = |cursor: &str| format!("/calls?{way}&limit={limit}&cursor={cursor}");
-        let first = service.get(&path("")).await.ok();
-        let mut seen = ids(&first);
-        let mut next = first["next_cursor"].as_str().map(str::to_owned);
-        let meanwhile = (0..120u32).flat_map(|number| {
-            let known = format!("c-{}", number * 77 % 120);
-            [
-                delivery("OUTBOUND_CALL_REQUESTED", &known, 800 - number, Some("CA1")),
-                delivery("OUTBOUND_CALL_CLOSING", &known, 1000, Some("CA1")),
-                delivery("OUTBOUND_CALL_PENDING", &known, 600 - number, Some("CA1")),
-                delivery(
-                    "OUTBOUND_CALL_CALLING",
-                    &format!("new-{number}"),
-                    850 + number,
-                    Some("CA1"),
-                ),
-            ]
-        });
-        let provider =
-            Provider::start(meanwhile.map(|event| event.to_string()).collect(), &[&service]);
-        while let Some(cursor) = next {
-            let page = service.get(&path(&cursor)).await.ok();
-            seen.extend(ids(&page));
-            next = page["next_cursor"].as_str().map(str::to_owned);
-        }
-        provider.finish().await;
-        seen.retain(|call_id| call_id.starts_with("c-"));
-        seen.sort_unstable();
-        let mut expected: Vec<String> = (0..120).map(|number| format!("c-{number}")).collect();
-        expected.sort_unstable();
-        assert_eq!(seen, expected, "{way}, {limit} on a page");
-    }
-}
 
 #[tokio::test]
 async fn a_key_that_is_limited_to_projects_lists_nothing_of_the_others() {

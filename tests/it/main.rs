@@ -15,6 +15,7 @@ mod hostile;
 mod import;
 mod keyring;
 mod keys;
+mod list_pages;
 mod list_plans;
 mod lists;
 mod managed_postgres;

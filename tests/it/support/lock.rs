@@ -1,0 +1,60 @@
+//! Locks by which a test holds whoever writes, before it begins or in the midst of it.
+
+use sqlx::{Executor as _, PgConnection, Row as _};
+
+use super::Database;
+
+/// Keeps everybody from writing calls, or from committing it.
+pub(crate) struct Lock {
+    holder: PgConnection,
+    watcher: PgConnection,
+}
+
+impl Lock {
+    /// Takes it.
+    pub(crate) async fn take(database: &Database) -> Self {
+        let mut holder = database.connect().await;
+        holder.execute("begin; lock table calls in share mode").await.expect("it is free");
+        Self { holder, watcher: database.connect().await }
+    }
+
+    /// Takes one that holds who has written calls and events, before the commit.
+    pub(crate) async fn take_after_writing(database: &Database) -> Self {
+        let mut holder = database.connect().await;
+        let hold = "
+            create function hold() returns trigger language plpgsql as
+            'begin perform pg_advisory_xact_lock_shared(1); return null; end';
+            create trigger hold after insert on events execute function hold()";
+        holder.execute(hold).await.expect("it is ours");
+        holder.execute("begin; select pg_advisory_xact_lock(1)").await.expect("it is free");
+        Self { holder, watcher: database.connect().await }
+    }
+
+    /// Waits until a transaction waits for it.
+    pub(crate) async fn somebody_waits(&mut self) {
+        self.so_many_wait(1).await;
+    }
+
+    /// Waits until so many transactions wait for it.
+    pub(crate) async fn so_many_wait(&mut self, at_least: i64) {
+        let waiting = "select count(*) from pg_locks where not granted
+            and (relation = 'calls'::regclass or locktype = 'advisory')
+            and database = (select oid from pg_database where datname = current_database())";
+        while self.watcher.fetch_one(waiting).await.expect("it answers").get::<i64, _>(0) < at_least
+        {
+        }
+    }
+
+    /// Ends the connections of those in the midst of whose transaction it is waited for.
+    pub(crate) async fn cut_who_waits(&mut self) {
+        let waiting = "select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        let cut = self.watcher.fetch_all(waiting).await.expect("they are ours");
+        assert!(!cut.is_empty());
+    }
+
+    /// Lets them.
+    pub(crate) async fn release(mut self) {
+        self.holder.execute("commit").await.expect("it is held");
+    }
+}
