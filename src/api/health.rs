@@ -8,7 +8,10 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::{Problem, Shared, openapi::answers::BadParameter, query::Query};
-use crate::store::connection::can_be_written;
+use crate::store::{
+    self,
+    connection::{can_be_written, is_migrated},
+};
 
 /// How long the database may take to answer before it counts as away.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -56,12 +59,15 @@ pub(super) async fn ready(
     uri: Uri,
 ) -> Result<Json<Health>, Problem> {
     Query::of(&uri).finish()?;
-    match timeout(PATIENCE, can_be_written(&service.pool)).await {
-        Ok(Ok(true)) => Ok(Json(Health { status: "ready" })),
-        Ok(Ok(false)) => Err(Problem::unavailable(
-            "The database cannot be written to.",
-            Some("the database takes no writes".to_owned()),
-        )),
+    let unready = |detail: &str| Err(Problem::unavailable(detail, Some(detail.to_owned())));
+    let looked = async {
+        let pool = &service.pool;
+        Ok::<_, store::Error>((is_migrated(pool).await?, can_be_written(pool).await?))
+    };
+    match timeout(PATIENCE, looked).await {
+        Ok(Ok((true, true))) => Ok(Json(Health { status: "ready" })),
+        Ok(Ok((false, _))) => unready("The database lacks the schema of this callstate."),
+        Ok(Ok((true, false))) => unready("The database cannot be written to."),
         Ok(Err(error)) => {
             Err(Problem::unavailable("The database is away.", Some(error.to_string())))
         }

@@ -20,7 +20,7 @@ use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
 use crate::ingest::{self, Ingest, Quarantine};
 use crate::postgres::Claim;
-use crate::store::{self, Buckets, MIGRATOR};
+use crate::store::{self, Buckets, MIGRATOR, connection};
 use crate::telemetry::{self, Causes};
 
 use super::failure::Failure;
@@ -46,7 +46,7 @@ enum Error {
     #[error(transparent)]
     Database(#[from] database::Error),
     #[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
-    Schema(#[source] store::Error),
+    Schema,
     #[error("the database cannot be asked")]
     Store(#[source] store::Error),
 }
@@ -100,9 +100,10 @@ async fn answer(
             tracing::info!(version = migration.version, "migrated: {}", migration.description);
         }
     }
-    let buckets = Buckets::of_database(database.pool()).await.map_err(|error| {
-        if error.is_about_schema() { Error::Schema(error) } else { Error::Store(error) }
-    })?;
+    if !connection::is_migrated(database.pool()).await.map_err(Error::Store)? {
+        return Err(Error::Schema);
+    }
+    let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Store)?;
     let config::Ingest { writers, batch, queue } = config.ingest;
     let (ingest, writers) = Ingest::start(
         ingest::Settings { writers, batch, queue },

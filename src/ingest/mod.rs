@@ -66,6 +66,9 @@ pub enum Refused {
     /// The database is away, or overloaded.
     #[error("the database cannot be written to: {0}")]
     Away(String),
+    /// Somebody has locked the call, or all of them.
+    #[error("the call is locked in the database: {0}")]
+    Locked(String),
     /// The database refuses just this delivery for what it says.
     #[error("the delivery cannot be stored: {0}")]
     Unstorable(String),

@@ -1,7 +1,7 @@
 //! A writer: commits what has gathered, then answers all of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
@@ -25,6 +25,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a batch may take. A server that has gone without a word would
 /// otherwise be waited for as long as the network's own patience lasts.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a batch waits for who has locked a call. Writers hold theirs for
+/// milliseconds; somebody at a prompt may for hours.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most bytes of payload in one statement, unless one delivery has more.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -108,17 +112,29 @@ impl Writer {
         }
     }
 
-    /// Commits a batch and answers it. Where it fails for what is in it, it is
-    /// split until what is at fault stands alone.
-    async fn commit(
+    /// Commits a batch and answers it. Where it fails for what is in it, or waits for
+    /// a call that is locked, it is split until what is at fault stands alone; the
+    /// others are not to wait for that, so it comes last.
+    async fn commit(&mut self, bucket: i32, deliveries: Vec<Delivery>, answers: Vec<Answer>) {
+        let until = Instant::now() + BATCH_TIMEOUT;
+        let mut parts = VecDeque::from([(deliveries, answers)]);
+        while let Some((deliveries, answers)) = parts.pop_front() {
+            parts.extend(self.commit_part(bucket, deliveries, answers, until).await);
+        }
+    }
+
+    /// Commits a part of a batch and answers it, or gives the halves that are to be
+    /// tried by themselves.
+    async fn commit_part(
         &mut self,
         bucket: i32,
         mut deliveries: Vec<Delivery>,
         mut answers: Vec<Answer>,
-    ) {
+        until: Instant,
+    ) -> Vec<(Vec<Delivery>, Vec<Answer>)> {
         let bytes: usize = deliveries.iter().map(|delivery| delivery.payload.len()).sum();
         if bytes > MAX_BATCH_BYTES && deliveries.len() > 1 {
-            return self.commit_by_halves(bucket, deliveries, answers).await;
+            return halves(deliveries, answers);
         }
         let mut recorded = vec![None; deliveries.len()];
         let result = self.record(bucket, &deliveries, &mut recorded).await;
@@ -133,21 +149,25 @@ impl Writer {
             }
         }
         let Err(error) = result else {
-            return;
+            return Vec::new();
         };
         let count = deliveries.len();
-        if error.is_transient() {
-            tracing::warn!(deliveries = count, %error, "a batch was not committed");
-            refuse(left, &Refused::Away(error.to_string()));
-        } else if count > 1 {
+        let is_locked = error.is_lock_timeout();
+        if count > 1 && (!error.is_transient() || is_locked && Instant::now() < until) {
             tracing::warn!(deliveries = count, %error, "a batch is split");
             self.counters.splits.inc();
-            self.commit_by_halves(bucket, deliveries, left).await;
+            return halves(deliveries, left);
+        }
+        if error.is_transient() {
+            tracing::warn!(deliveries = count, %error, "a batch was not committed");
+            let refuse_as = if is_locked { Refused::Locked } else { Refused::Away };
+            refuse(left, &refuse_as(error.to_string()));
         } else if error.is_about_data() {
             refuse(left, &Refused::Unstorable(error.to_string()));
         } else {
             refuse(left, &Refused::Broken(error.to_string()));
         }
+        Vec::new()
     }
 
     /// Has the recorder see to the database, once what it recorded is answered.
@@ -163,19 +183,6 @@ impl Writer {
         self.session = None;
     }
 
-    async fn commit_by_halves(
-        &mut self,
-        bucket: i32,
-        mut deliveries: Vec<Delivery>,
-        mut answers: Vec<Answer>,
-    ) {
-        let middle = deliveries.len() / 2;
-        let (other_deliveries, other_answers) =
-            (deliveries.split_off(middle), answers.split_off(middle));
-        Box::pin(self.commit(bucket, deliveries, answers)).await;
-        Box::pin(self.commit(bucket, other_deliveries, other_answers)).await;
-    }
-
     /// Records a batch, as far as it goes. A mistake of ours in it fails the
     /// batch, not the writer.
     async fn record(
@@ -189,12 +196,14 @@ impl Writer {
         let result = match timeout(BATCH_TIMEOUT, recording.catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(_panic)) => Err(store::Error::Panicked),
-            Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
+            Err(_) => Err(store::Error::TimedOut(BATCH_TIMEOUT)),
         };
         #[expect(clippy::cast_precision_loss, reason = "a batch has some thousands at most")]
         self.counters.batch_deliveries.observe(deliveries.len() as f64);
         self.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
-        if result.as_ref().is_err_and(|error| !error.is_about_data()) {
+        let leaves_it_sound =
+            |error: &store::Error| error.is_about_data() || error.is_lock_timeout();
+        if result.as_ref().is_err_and(|error| !leaves_it_sound(error)) {
             // Whatever state it is in, the next batch wants a sound one.
             self.session = None;
         }
@@ -230,11 +239,12 @@ async fn connect<'s>(
     if session.is_none() {
         let connecting = async {
             let mut connection = options.connect().await?;
-            store::connection::for_writing(&mut connection, BATCH_TIMEOUT).await?;
+            store::connection::for_writing(&mut connection, BATCH_TIMEOUT, LOCK_TIMEOUT).await?;
             Ok::<_, store::Error>(connection)
         };
-        let connection =
-            timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let connection = timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| store::Error::TimedOut(CONNECT_TIMEOUT))??;
         *session = Some(Session { connection, recorder: Recorder::default() });
     }
     session.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
@@ -246,6 +256,15 @@ async fn connect<'s>(
 /// batch.
 fn most(waiting: usize, batch: usize) -> usize {
     (waiting / 2).max(WORTH_SPLITTING).min(batch)
+}
+
+fn halves(
+    mut deliveries: Vec<Delivery>,
+    mut answers: Vec<Answer>,
+) -> Vec<(Vec<Delivery>, Vec<Answer>)> {
+    let middle = deliveries.len() / 2;
+    let others = (deliveries.split_off(middle), answers.split_off(middle));
+    vec![(deliveries, answers), others]
 }
 
 fn refuse(answers: Vec<Answer>, refused: &Refused) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::{Executor as _, PgConnection, PgExecutor};
 
-use super::Error;
+use super::{Error, MIGRATOR};
 
 /// A look-up or a write by keys has one right plan, whatever the statistics say:
 /// the index. So it is planned once, and never in the belief that a table is
@@ -83,17 +83,22 @@ pub(super) async fn for_reporting(conn: &mut PgConnection, timeout: Duration) ->
 
 /// Sets a connection up for committing: a commit is on disk when it is told,
 /// whatever the role or the database says, and a statement ends in time even if
-/// nobody waits for it any more. What is long is compressed by LZ4, several times
+/// nobody waits for it any more, or sooner where what it writes is locked. What is long is compressed by LZ4, several times
 /// faster than otherwise, where the server was built with it.
 ///
 /// # Errors
 ///
 /// Where the database refuses.
-pub async fn for_writing(conn: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
+pub async fn for_writing(
+    conn: &mut PgConnection,
+    timeout: Duration,
+    lock_timeout: Duration,
+) -> Result<(), Error> {
     for_reading(conn).await?;
     sqlx::query!(
         r#"
         select set_config('statement_timeout', $1, false) as timeout,
+            set_config('lock_timeout', $2, false) as lock_timeout,
             -- stricter settings than 'on' stay
             case when current_setting('synchronous_commit') in ('off', 'local')
                 then set_config('synchronous_commit', 'on', false)
@@ -105,13 +110,33 @@ pub async fn for_writing(conn: &mut PgConnection, timeout: Duration) -> Result<(
             ) as compression
         "#,
         timeout.as_millis().to_string(),
+        lock_timeout.as_millis().to_string(),
     )
     .fetch_one(conn)
     .await?;
     Ok(())
 }
 
-/// Whether the database has our schema and takes writes: a standby does not.
+/// Whether the database has had all our migrations. One that has none of our tables
+/// has not; where the role may not see which it had, they are taken to be there.
+///
+/// # Errors
+///
+/// Where the database cannot be asked.
+pub async fn is_migrated(executor: impl PgExecutor<'_>) -> Result<bool, Error> {
+    let applied = sqlx::query_scalar!("select version from _sqlx_migrations where success")
+        .fetch_all(executor)
+        .await
+        .map_err(Error::from);
+    match applied {
+        Ok(applied) => Ok(MIGRATOR.iter().all(|it| applied.contains(&it.version))),
+        Err(error) if error.is_about_schema() => Ok(false),
+        Err(error) if error.is_about_rights() => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the database takes writes: a standby does not.
 ///
 /// # Errors
 ///

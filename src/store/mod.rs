@@ -53,6 +53,8 @@ mod statistics;
 pub mod stream;
 mod write;
 
+use std::time::Duration;
+
 pub use bucket::Buckets;
 pub use record::{Recorded, Recorder, refold};
 
@@ -80,6 +82,9 @@ pub enum Error {
     /// The program made a mistake; the log tells which.
     #[error("the program made a mistake")]
     Panicked,
+    /// The database did not answer in time.
+    #[error("the database did not answer within {0:?}")]
+    TimedOut(Duration),
     /// Other writers kept changing the same calls.
     #[error("the calls kept changing under the write, {rounds} times in a row")]
     Contended {
@@ -101,6 +106,7 @@ impl Error {
                 | sqlx::Error::PoolClosed
                 | sqlx::Error::WorkerCrashed,
             )
+            | Self::TimedOut(_)
             | Self::Contended { .. } => true,
             // Connection exceptions, a server that only reads (25006: it was demoted, or its
             // disk is full), no way in (28, 3D, 55: a password that is changed, a database
@@ -111,6 +117,13 @@ impl Error {
             }
             Self::Corrupt { .. } | Self::Panicked => false,
         }
+    }
+
+    /// Whether a row or a table was locked for longer than one waits: others than
+    /// what is in it may be written.
+    #[must_use]
+    pub fn is_lock_timeout(&self) -> bool {
+        self.is_of_class(&["55P03"])
     }
 
     /// Whether Postgres rolled the transaction back for the sake of another one,
@@ -125,6 +138,12 @@ impl Error {
     #[must_use]
     pub fn is_about_schema(&self) -> bool {
         self.is_of_class(&["42P01", "42703", "42883"])
+    }
+
+    /// Whether the role may not do this.
+    #[must_use]
+    pub fn is_about_rights(&self) -> bool {
+        self.is_of_class(&["42501"])
     }
 
     /// Whether Postgres refuses the values themselves: data exceptions and

@@ -37,7 +37,7 @@ use crate::call::{CallKey, Delivery, Direction, Disposition, Fingerprint, Status
 
 /// How often a call that other writers keep changing is tried. From the third
 /// try on the rows are locked, so only a call that is created meanwhile takes
-/// more.
+/// more, or one that was written between the number of our transaction and the lock.
 const MAX_ROUNDS: u32 = 8;
 
 /// Of how many events a recorder remembers the calls for certain; of up to twice

@@ -9,6 +9,7 @@ use callstate::{
     recho::{self, Receipt},
     store::Buckets,
 };
+use chrono::{DateTime, FixedOffset};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use uuid::Uuid;
@@ -311,6 +312,12 @@ async fn what_the_database_cannot_store_is_refused_and_kept_in_quarantine() {
     assert!(kept.get::<String, _>(1).contains("this one is bad"));
 }
 
+const RECEIPT: Receipt<'static> = Receipt {
+    endpoint: "default",
+    received_at: DateTime::UNIX_EPOCH,
+    provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
+};
+
 #[tokio::test]
 async fn a_bad_event_fails_alone() {
     let database = database_that_refuses_one().await;
@@ -318,21 +325,46 @@ async fn a_bad_event_fails_alone() {
     let buckets = Buckets::of_database(&pool).await.unwrap();
     let settings = Settings { writers: 1, batch: 512, queue: 512 };
     let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
-    let receipt = Receipt {
-        endpoint: "default",
-        received_at: chrono::DateTime::UNIX_EPOCH,
-        provider_utc_offset: chrono::Offset::fix(&chrono::Utc),
-    };
     // All are queued before the writer, which has the same thread, gets to run: they are one batch.
     let taken = ["a", "b", "bad", "c", "d", "e"].map(|call| {
         let body = delivery("OUTBOUND_CALL_BUSY", call, 1, None).to_string();
-        ingest.take(recho::read(body.as_bytes(), receipt).expect("it can be understood"))
+        ingest.take(recho::read(body.as_bytes(), RECEIPT).expect("it can be understood"))
     });
     let taken = futures_util::future::join_all(taken).await;
     let refused: Vec<bool> = taken.iter().map(Result::is_err).collect();
     assert_eq!(refused, [false, false, true, false, false, false]);
     assert!(matches!(taken[2], Err(Refused::Unstorable(_))), "{:?}", taken[2]);
     assert_eq!(stored(&mut database.connect().await).await.len(), 5);
+    assert_no_difference(&database.url());
+    drop(ingest);
+    writers.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_that_somebody_has_locked_fails_alone() {
+    let database = Database::create().await;
+    let pool = database.pool().await;
+    let buckets = Buckets::of_database(&pool).await.unwrap();
+    let settings = Settings { writers: 1, batch: 512, queue: 512 };
+    let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
+    let take = |call: &str, event_type: &str| {
+        let body = delivery(event_type, call, 1, None).to_string();
+        ingest.take(recho::read(body.as_bytes(), RECEIPT).expect("it can be understood"))
+    };
+    take("locked", "OUTBOUND_CALL_PENDING").await.unwrap();
+    let mut holder = database.connect().await;
+    let hold = "begin; select from calls where call_id = 'locked' for update";
+    holder.execute(hold).await.unwrap();
+    // One batch, as above.
+    let (locked, b, c) = tokio::join!(
+        take("locked", "OUTBOUND_CALL_BUSY"),
+        take("b", "OUTBOUND_CALL_BUSY"),
+        take("c", "OUTBOUND_CALL_BUSY"),
+    );
+    assert!(matches!(locked, Err(Refused::Locked(_))), "{locked:?}");
+    assert!(b.is_ok() && c.is_ok(), "{b:?} {c:?}");
+    holder.execute("commit").await.unwrap();
+    take("locked", "OUTBOUND_CALL_BUSY").await.unwrap();
     assert_no_difference(&database.url());
     drop(ingest);
     writers.finish().await;

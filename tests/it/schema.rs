@@ -14,7 +14,7 @@ use callstate::{
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, postgres::PgQueryResult};
 
-use crate::support::{Database, Service, delivery::fixture};
+use crate::support::{Database, Service, callstate, delivery::fixture};
 
 /// As a distributed database has it, before the first call.
 const SIXTY_FOUR_BUCKETS: &str = "
@@ -201,6 +201,27 @@ async fn the_migrations_are_all_applied_and_named_as_they_are_kept() {
     let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
     assert_eq!(applied, known);
     assert!(known.is_sorted());
+}
+
+#[tokio::test]
+async fn nothing_is_taken_before_the_last_migration_has_run() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    service.get("/health/ready").await.ok();
+    let mut connection = database.connect().await;
+    let forget = "delete from _sqlx_migrations
+        where version = (select max(version) from _sqlx_migrations)";
+    connection.execute(forget).await.unwrap();
+    let detail = service.get("/health/ready").await.problem(503);
+    assert_eq!(detail, "The database lacks the schema of this callstate.");
+    let serve = ["serve", "--no-migrate", "--listen", "127.0.0.1:0", "--database-url"];
+    for forget in ["select", "drop schema reporting cascade; drop schema public cascade"] {
+        connection.execute(forget).await.unwrap();
+        let output = callstate(&[&serve[..], &[&database.url()]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("callstate migrate"), "{said}");
+    }
 }
 
 /// As `pg_dump` and `pg_restore` do it, functions are found by no search path.

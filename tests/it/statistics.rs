@@ -47,7 +47,8 @@ async fn read(conn: &mut PgConnection) -> i64 {
 async fn late_events_read_little_also_where_the_plan_was_made_while_there_was_nothing() {
     let database = Database::create().await;
     let mut conn = database.pool().await.acquire().await.unwrap().detach();
-    connection::for_writing(&mut conn, std::time::Duration::from_secs(20)).await.unwrap();
+    let patience = std::time::Duration::from_secs(20);
+    connection::for_writing(&mut conn, patience, patience).await.unwrap();
     let mut recorder = Recorder::default();
     let late = |call| [event("OUTBOUND_CALL_PENDING", call, 5)];
 
