@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Executor as _, PgConnection, PgExecutor};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgExecutor};
 
 use super::{Error, MIGRATOR};
 
@@ -29,12 +29,14 @@ const IN_ORDER: &str = "
     set enable_sort = off;
 ";
 
-/// A report looks at much or little, so each is planned by what it asks for; what
-/// it looks at stays the same meanwhile. All that it counts is in indexes, which a
-/// bitmap would not read it from. A little is sooner done than other processes are
-/// started to help. For the transaction only.
+/// What a report looks at stays the same meanwhile. For the transaction only, and
+/// before anything is asked in it.
+const ONE_SNAPSHOT: &str = "set transaction isolation level repeatable read, read only";
+
+/// A report looks at much or little, so each is planned by what it asks for. All that
+/// it counts is in indexes, which a bitmap would not read it from. A little is sooner
+/// done than other processes are started to help. For the transaction only.
 const BY_COST: &str = "
-    set transaction isolation level repeatable read, read only;
     set local plan_cache_mode = force_custom_plan;
     set local enable_seqscan = on;
     set local enable_hashjoin = on;
@@ -65,12 +67,22 @@ pub async fn for_reading_on(conn: &mut PgConnection) -> Result<(), sqlx::Error> 
     Ok(())
 }
 
-/// Sets a transaction up for reporting, each statement for at most so long.
+/// Sets a transaction up for reporting, each statement for at most so long, on the
+/// snapshot that another has exported, or else on one of its own.
 ///
 /// # Errors
 ///
 /// Where the database refuses.
-pub(super) async fn for_reporting(conn: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
+pub(super) async fn for_reporting(
+    conn: &mut PgConnection,
+    timeout: Duration,
+    snapshot: Option<&str>,
+) -> Result<(), Error> {
+    conn.execute(ONE_SNAPSHOT).await?;
+    if let Some(snapshot) = snapshot {
+        // A name that Postgres made, of digits and hyphens. The statement takes no parameters.
+        conn.execute(AssertSqlSafe(format!("set transaction snapshot '{snapshot}'"))).await?;
+    }
     conn.execute(BY_COST).await?;
     sqlx::query!(
         "select set_config('statement_timeout', $1, true) as timeout",
@@ -78,6 +90,17 @@ pub(super) async fn for_reporting(conn: &mut PgConnection, timeout: Duration) ->
     )
     .fetch_one(conn)
     .await?;
+    Ok(())
+}
+
+/// Has the rest of a transaction group by hashing, where Postgres would sort: it
+/// takes what is gathered in arrays for much more than it is.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub(super) async fn for_hashing(conn: &mut PgConnection) -> Result<(), Error> {
+    conn.execute("set local enable_sort = off").await?;
     Ok(())
 }
 

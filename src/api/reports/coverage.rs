@@ -1,8 +1,6 @@
 //! `GET /reports/coverage`: which types of events come, and which seem to be
 //! switched off.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use axum::{
     extract::State,
     http::{HeaderMap, Uri},
@@ -23,7 +21,7 @@ use crate::{
         openapi::{answers::BadParameter, example},
     },
     call::KnownEvent,
-    store::reports::coverage::{Kind, Seen, Skipped, seen, skipped},
+    store::reports::coverage::{Kind, coverage},
 };
 
 /// One of the 18 types of events in a project. Whatever is grouped by, each
@@ -95,41 +93,30 @@ pub(in crate::api) async fn show(
 ) -> Result<Response, Problem> {
     let (mut question, mut look) = Question::begin(&service, &caller, &uri, &headers).await?;
     question.by_project = true;
-    let seen = seen(&mut look.tx, &question.asked()).await?;
-    let skipped = skipped(&mut look.tx, &question.asked()).await?;
-    let of_events = seen.iter().map(|seen| seen.kind.project_id.clone());
-    let of_calls = skipped.iter().map(|skipped| skipped.project_id.clone());
-    let projects: BTreeSet<String> = of_events.chain(of_calls).collect();
+    let mut beside = look.beside(&service).await?;
+    let found = coverage(&mut look.tx, beside.as_deref_mut(), &question.asked()).await?;
     let types: Vec<KnownEvent> = KnownEvent::ALL
         .iter()
         .copied()
         .filter(|known| question.direction.is_none_or(|it| it == known.direction()))
         .collect();
-    question.check_rows(projects.len() * types.len())?;
-
-    let seen: BTreeMap<&Kind, &Seen> = seen.iter().map(|seen| (&seen.kind, seen)).collect();
-    let skipped: BTreeMap<Kind, u64> = skipped
-        .into_iter()
-        .filter_map(|Skipped { bucket, project_id, event_type, calls }| {
-            Some((Kind { bucket, project_id, event_type: event_type? }, calls))
-        })
-        .collect();
-    let mut rows = Vec::with_capacity(question.starts.len() * projects.len() * types.len());
+    question.check_rows(found.projects.len() * types.len())?;
+    let mut rows = Vec::with_capacity(question.starts.len() * found.projects.len() * types.len());
     for bucket in 0..question.starts.len() {
-        for project_id in &projects {
+        for project_id in &found.projects {
             for event_type in &types {
                 let kind = Kind {
                     bucket,
                     project_id: project_id.clone(),
                     event_type: event_type.to_string(),
                 };
-                let seen = seen.get(&kind);
+                let seen = found.seen.get(&kind);
                 rows.push(CoverageRow {
                     event_type: *event_type,
                     events: seen.map_or(0, |seen| seen.events),
                     first_seen_at: seen.map(|seen| seen.first_seen_at),
                     last_seen_at: seen.map(|seen| seen.last_seen_at),
-                    calls_that_skipped: skipped.get(&kind).copied().unwrap_or_default(),
+                    calls_that_skipped: found.skipped.get(&kind).copied().unwrap_or_default(),
                     place: Place {
                         bucket_start: question.bucket_start(bucket),
                         project_id: Some(kind.project_id),

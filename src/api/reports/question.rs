@@ -149,6 +149,16 @@ pub(super) struct Look {
     _turn: OwnedSemaphorePermit,
 }
 
+impl Look {
+    /// A second look at the same snapshot, where there is a connection for it.
+    pub(super) async fn beside(
+        &mut self,
+        service: &Service,
+    ) -> Result<Option<Transaction<'static, Postgres>>, Problem> {
+        Ok(reports::beside(&service.pool, &mut self.tx, TIMEOUT).await?)
+    }
+}
+
 impl Question {
     /// Reads the parameters, waits for a turn, and begins to look.
     pub(super) async fn begin(

@@ -26,7 +26,7 @@ pub mod span;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, Postgres, Transaction, postgres::types::PgInterval};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::types::PgInterval};
 
 use super::{Error, connection};
 use crate::call::Direction;
@@ -94,8 +94,8 @@ fn greatest_common_divisor(a: i64, b: i64) -> i64 {
 }
 
 /// The place of a bucket among the starts, from 0, for its number, from 1.
-fn place(bucket: i32) -> usize {
-    usize::try_from(bucket).unwrap_or(0).saturating_sub(1)
+fn place(bucket: impl TryInto<usize>) -> usize {
+    bucket.try_into().unwrap_or(0).saturating_sub(1)
 }
 
 /// Begins to look at one snapshot of the database, for at most so long.
@@ -108,8 +108,30 @@ pub async fn begin(
     timeout: Duration,
 ) -> Result<Transaction<'static, Postgres>, Error> {
     let mut tx = pool.begin().await?;
-    connection::for_reporting(&mut tx, timeout).await?;
+    connection::for_reporting(&mut tx, timeout, None).await?;
     Ok(tx)
+}
+
+/// A second look at the same snapshot, so that two things can be counted at a time; none
+/// where no connection is free: who waited for one while holding another might wait for ever.
+///
+/// # Errors
+///
+/// Where the database cannot be asked.
+pub async fn beside(
+    pool: &PgPool,
+    first: &mut PgConnection,
+    timeout: Duration,
+) -> Result<Option<Transaction<'static, Postgres>>, Error> {
+    if pool.num_idle() == 0 && pool.size() >= pool.options().get_max_connections() {
+        return Ok(None);
+    }
+    let snapshot = sqlx::query_scalar!(r#"select pg_export_snapshot() as "snapshot!""#)
+        .fetch_one(first)
+        .await?;
+    let mut tx = pool.begin().await?;
+    connection::for_reporting(&mut tx, timeout, Some(&snapshot)).await?;
+    Ok(Some(tx))
 }
 
 /// A count, which is never negative.

@@ -5,9 +5,9 @@ mod interface;
 mod readme;
 mod told;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use callstate::call::Direction;
+use callstate::{call::Direction, store::reports};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use self::{
     expected::Ask,
     told::{Told, end, month},
 };
-use crate::support::{Database, Service, provider::Provider};
+use crate::support::{Database, Service, delivery::fixture, provider::Provider};
 
 /// A service that was told a month of calls.
 async fn told(calls: u64) -> (Database, Service, Vec<Told>) {
@@ -100,6 +100,42 @@ async fn every_report_says_what_was_told() {
             assert_same_rows(&service.get(&path).await.ok(), &expected, &path);
         }
     }
+}
+
+#[tokio::test]
+async fn coverage_is_the_same_with_one_connection_as_with_two() {
+    let (database, service, calls) = told(100).await;
+    let lone = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_DATABASE_CONNECTIONS", "1");
+    })
+    .await;
+    for bucket in ["none", "day"] {
+        let ask = whole(bucket);
+        let path = format!("/reports/coverage?{}", ask.query());
+        let expected = ask.coverage(&calls);
+        for service in [&service, &lone] {
+            assert_same_rows(&service.get(&path).await.ok(), &expected, &path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_connections_that_compute_a_report_see_the_same() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let pool = database.pool().await;
+    let timeout = Duration::from_secs(30);
+    let mut first = reports::begin(&pool, timeout).await.unwrap();
+    service.deliver(fixture("outbound_busy")).await.ok();
+    let second = reports::beside(&pool, &mut first, timeout).await.unwrap();
+    let mut second = second.expect("there is a connection for it");
+    let mut after = reports::begin(&pool, timeout).await.unwrap();
+    let mut seen = Vec::new();
+    for look in [&mut first, &mut second, &mut after] {
+        let events = sqlx::query_scalar!(r#"select count(*) as "count!" from reporting.events"#);
+        seen.push(events.fetch_one(&mut **look).await.unwrap());
+    }
+    assert_eq!(seen, [0, 0, 1]);
 }
 
 #[tokio::test]
