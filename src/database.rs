@@ -123,7 +123,7 @@ impl Database {
                     .acquire_timeout(ACQUIRE_TIMEOUT)
                     .test_before_acquire(false)
                     .before_acquire(|connection, since| Box::pin(still_lives(connection, since)))
-                    .after_connect(|connection, _| Box::pin(connection::for_reading(connection)))
+                    .after_connect(|connection, _| Box::pin(connection::for_keeping(connection)))
                     .connect_lazy_with(options.clone()),
                 options,
                 server,

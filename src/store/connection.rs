@@ -56,6 +56,28 @@ pub async fn for_reading(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
+/// Sets a connection up for looking up by keys, and for keeping what does not go
+/// through the writers, such as a delivery that cannot be understood: a commit is
+/// on disk when it is told, whatever the role or the database says.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn for_keeping(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    for_reading(conn).await?;
+    sqlx::query!(
+        r#"
+        -- what is weaker than 'on', which waits for the disk of a synchronous standby
+        -- too; 'remote_apply' is stricter and stays
+        select set_config('synchronous_commit', 'on', false) as durability
+        where current_setting('synchronous_commit') in ('off', 'local', 'remote_write')
+        "#
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(())
+}
+
 /// Sets a connection up for reading on in the order of an index.
 ///
 /// # Errors
@@ -104,10 +126,10 @@ pub(super) async fn for_hashing(conn: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets a connection up for committing: a commit is on disk when it is told,
-/// whatever the role or the database says, and a statement ends in time even if
-/// nobody waits for it any more, or sooner where what it writes is locked. What is long is compressed by LZ4, several times
-/// faster than otherwise, where the server was built with it.
+/// Sets a connection up for committing, as [`for_keeping`] does; and a statement
+/// ends in time even if nobody waits for it any more, or sooner where what it
+/// writes is locked. What is long is compressed by LZ4, several times faster than
+/// otherwise, where the server was built with it.
 ///
 /// # Errors
 ///
@@ -117,15 +139,11 @@ pub async fn for_writing(
     timeout: Duration,
     lock_timeout: Duration,
 ) -> Result<(), Error> {
-    for_reading(conn).await?;
+    for_keeping(conn).await?;
     sqlx::query!(
         r#"
         select set_config('statement_timeout', $1, false) as timeout,
             set_config('lock_timeout', $2, false) as lock_timeout,
-            -- stricter settings than 'on' stay
-            case when current_setting('synchronous_commit') in ('off', 'local')
-                then set_config('synchronous_commit', 'on', false)
-            end as durability,
             (
                 select set_config(name, 'lz4', false)
                 from pg_settings

@@ -288,8 +288,42 @@ async fn a_stop_commits_and_answers_what_was_accepted() {
     assert_eq!(stored(&mut database.connect().await).await.len(), answered);
 }
 
+#[tokio::test]
+async fn what_is_answered_or_kept_is_on_disk_whatever_the_database_is_set_to() {
+    for (set, used) in [
+        ("off", "on"),
+        ("local", "on"),
+        ("remote_write", "on"),
+        ("on", "on"),
+        ("remote_apply", "remote_apply"),
+    ] {
+        let database = Database::create().await;
+        let mut conn = database.connect().await;
+        let note = format!(
+            "create table noted (relation text, setting text);
+            create function note() returns trigger language plpgsql as $$ begin
+                insert into noted values (tg_relname, current_setting('synchronous_commit'));
+                return new;
+            end $$;
+            create trigger note before insert on events for each row execute function note();
+            create trigger note before insert on quarantine for each row execute function note();
+            do $$ begin execute format(
+                'alter database %I set synchronous_commit = {set}', current_database()
+            ); end $$"
+        );
+        conn.execute(AssertSqlSafe(note)).await.unwrap();
+        let service = Service::start(&database).await;
+        service.deliver(fixture("outbound_busy")).await.ok();
+        service.deliver("no JSON").await.problem(400);
+        let noted = "select relation, setting from noted order by relation";
+        let noted = conn.fetch_all(noted).await.unwrap();
+        let noted: Vec<(&str, &str)> = noted.iter().map(|it| (it.get(0), it.get(1))).collect();
+        assert_eq!(noted, [("events", used), ("quarantine", used)], "set to {set}");
+    }
+}
+
 /// A database that cannot store the events of the call `bad`.
-async fn database_that_refuses_one() -> Database {
+pub(crate) async fn database_that_refuses_one() -> Database {
     let database = Database::create().await;
     let trigger = "create function refuse() returns trigger language plpgsql as
             $$ begin raise 'this one is bad' using errcode = '22000'; end $$;
