@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use chrono::FixedOffset;
 use clap::Args;
@@ -177,9 +178,9 @@ async fn import(
         report,
         progress,
     };
-    let chunks = read(input, config.provider_utc_offset);
+    let reader = Reader::start(input, config.provider_utc_offset);
     let unread = |source| Failure::new(Error::Read { file: options.file.clone(), source });
-    let outcome = import.take(chunks, length, stop, unread).await;
+    let outcome = import.take(reader, length, stop, unread).await;
     // What is in the queues is committed all the same, and counted.
     let rest = import.settle(0).await;
     let Import { ingest, progress, .. } = import;
@@ -191,24 +192,42 @@ async fn import(
 
 /// Reads the file on a thread of its own, which ends with the file or when
 /// nobody takes its chunks any more: standard input may have no end.
-fn read(
-    input: Box<dyn Read + Send>,
-    provider_utc_offset: FixedOffset,
-) -> mpsc::Receiver<io::Result<Chunk>> {
-    let (sender, chunks) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        let mut lines = Lines::new(BufReader::with_capacity(READ_BYTES, input), MAX_LINE);
-        let clock = Clock::system();
-        loop {
-            let chunk = next_chunk(&mut lines, &clock, provider_utc_offset).transpose();
-            let Some(chunk) = chunk else { break };
-            let is_last = chunk.is_err();
-            if sender.blocking_send(chunk).is_err() || is_last {
-                break;
+struct Reader {
+    chunks: mpsc::Receiver<io::Result<Chunk>>,
+    /// Until it has ended.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    fn start(input: Box<dyn Read + Send>, provider_utc_offset: FixedOffset) -> Self {
+        let (sender, chunks) = mpsc::channel(1);
+        let thread = std::thread::spawn(move || {
+            let mut lines = Lines::new(BufReader::with_capacity(READ_BYTES, input), MAX_LINE);
+            let clock = Clock::system();
+            loop {
+                let chunk = next_chunk(&mut lines, &clock, provider_utc_offset).transpose();
+                let Some(chunk) = chunk else { break };
+                let is_last = chunk.is_err();
+                if sender.blocking_send(chunk).is_err() || is_last {
+                    break;
+                }
             }
+        });
+        Self { chunks, thread: Some(thread) }
+    }
+
+    /// The next chunk; `None` at the end of the file, and there only: a mistake
+    /// of ours that ends the thread before is a failure to read.
+    async fn next(&mut self) -> io::Result<Option<Chunk>> {
+        if let Some(chunk) = self.chunks.recv().await {
+            return chunk.map(Some);
         }
-    });
-    chunks
+        // It let go of the channel as it ended, so that nothing is waited for here.
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Err(_panic)) => Err(io::Error::other("the program made a mistake")),
+            Some(Ok(())) | None => Ok(None),
+        }
+    }
 }
 
 /// The next lines: as many as are at hand, within bounds, and at least one.
@@ -252,22 +271,22 @@ impl Import<'_> {
     /// to stop.
     async fn take(
         &mut self,
-        mut chunks: mpsc::Receiver<io::Result<Chunk>>,
+        mut reader: Reader,
         length: Option<u64>,
         stop: &Stop,
         unread: impl Fn(io::Error) -> Failure,
     ) -> Result<(), Failure> {
         loop {
             let chunk = tokio::select! {
-                chunk = chunks.recv() => chunk,
+                chunk = reader.next() => chunk,
                 () = stop.requested() => {
                     self.settle(0).await?;
                     return Err(Failure::new(Error::Interrupted { line: self.last_line }));
                 }
             };
-            let Some(chunk) = chunk else { return Ok(()) };
             let Chunk { lines, bytes } = match chunk {
-                Ok(chunk) => chunk,
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return Ok(()),
                 Err(source) => {
                     self.settle(0).await?;
                     return Err(unread(source));
@@ -338,5 +357,41 @@ impl Import<'_> {
         self.report.bad_lines += 1;
         self.progress.tell(&format!("line {line} {why}"));
         if self.keep_going { Ok(()) } else { Err(Failure::new(Error::BadLine { line })) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of which no more than the beginning can be read without a panic.
+    struct Trap(&'static [u8]);
+
+    impl Read for Trap {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert!(!self.0.is_empty(), "the trap");
+            self.0.read(buffer)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_has_not_come_to_the_end_of_the_file() {
+        let mut reader = Reader::start(Box::new(Trap(b"one\n")), FixedOffset::east_opt(0).unwrap());
+        let first = reader.next().await.unwrap().unwrap();
+        assert_eq!(first.lines.len(), 1);
+        let why = reader.next().await.err().unwrap();
+        assert_eq!(why.to_string(), "the program made a mistake");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_read_all_has_come_to_the_end_of_the_file() {
+        let input: &[u8] = b"one\ntwo";
+        let mut reader = Reader::start(Box::new(input), FixedOffset::east_opt(0).unwrap());
+        let mut lines = 0;
+        while let Some(chunk) = reader.next().await.unwrap() {
+            lines += chunk.lines.len();
+        }
+        assert_eq!(lines, 2);
+        assert!(reader.next().await.unwrap().is_none());
     }
 }

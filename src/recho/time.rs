@@ -17,7 +17,9 @@ pub fn occurred_at(
 ) -> Option<DateTime<Utc>> {
     let line = text.lines().rev().find_map(|line| line.strip_prefix("Time:"))?;
     let at = read(line.trim(), offset)?.trunc_subsecs(6);
-    (at <= received_at + MAX_AHEAD).then_some(at)
+    // Where time itself ends before that, nothing lies beyond.
+    let latest = received_at.checked_add_signed(MAX_AHEAD);
+    latest.is_none_or(|latest| at <= latest).then_some(at)
 }
 
 fn read(time: &str, offset: FixedOffset) -> Option<DateTime<Utc>> {
@@ -98,5 +100,13 @@ mod tests {
     fn five_minutes_ahead_are_believed_and_no_more() {
         assert_eq!(read_on_noon("Time: 2026-05-12 12:05:00"), Some(at("2026-05-12T12:05:00Z")));
         assert_eq!(read_on_noon("Time: 2026-05-12 12:05:01"), None);
+    }
+
+    #[test]
+    fn at_the_end_of_time_nothing_is_ahead() {
+        let noon = "Time: 2026-05-12 12:00:00";
+        for end in [DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MAX_UTC - MAX_AHEAD] {
+            assert_eq!(occurred_at(noon, UTC, end), Some(at("2026-05-12T12:00:00Z")), "{end}");
+        }
     }
 }

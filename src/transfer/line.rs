@@ -12,7 +12,7 @@
 
 use std::str::Utf8Error;
 
-use chrono::{DateTime, FixedOffset, Utc};
+use chrono::{DateTime, Datelike as _, FixedOffset, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -73,6 +73,10 @@ pub enum BadLine {
     /// counted.
     #[error("delivery_count must be 1 to {}", i32::MAX)]
     Count,
+    /// It has a time that could be neither shown nor asked for: chrono reads
+    /// more years than RFC 3339 has.
+    #[error("{0} must be a time of RFC 3339, which ends with the year 9999")]
+    Time(&'static str),
     /// Its payload cannot be understood.
     #[error("its payload: {0}")]
     Payload(#[from] Unreadable),
@@ -122,7 +126,7 @@ pub fn read(
     let line: Read<'_> = serde_json::from_str(str::from_utf8(line)?)?;
     let endpoint = line.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
     id::check(endpoint).map_err(BadLine::Endpoint)?;
-    let received_at = line.received_at.map_or(now, to_microseconds);
+    let received_at = time("received_at", line.received_at)?.unwrap_or(now);
     let receipt = Receipt { endpoint, received_at, provider_utc_offset };
     let quoted = line.payload.get();
     let mut delivery = if quoted.starts_with('"') {
@@ -134,14 +138,14 @@ pub fn read(
     agree("call_id", line.call_id, delivery.key.call_id.as_str())?;
     agree("project_id", line.project_id, delivery.key.project_id.as_str())?;
     if let Some(occurred_at) = line.occurred_at {
-        delivery.event.occurred_at = occurred_at.map(to_microseconds);
+        delivery.event.occurred_at = time("occurred_at", occurred_at)?;
     }
     let deliveries = line.delivery_count.unwrap_or(1);
     if deliveries == 0 || i32::try_from(deliveries).is_err() {
         return Err(BadLine::Count);
     }
-    let last_delivered_at =
-        line.last_delivered_at.map_or(received_at, to_microseconds).max(received_at);
+    let last_delivered_at = time("last_delivered_at", line.last_delivered_at)?
+        .map_or(received_at, |last| last.max(received_at));
     delivery.receipts = Receipts::InAll { deliveries, last_delivered_at };
     Ok(delivery)
 }
@@ -156,8 +160,12 @@ fn agree(member: &'static str, line: Option<String>, payload: &str) -> Result<()
 }
 
 /// The moment as Postgres keeps it. A leap second becomes the one after it.
-fn to_microseconds(at: DateTime<Utc>) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at)
+fn time(member: &'static str, at: Option<DateTime<Utc>>) -> Result<Option<DateTime<Utc>>, BadLine> {
+    let at = at.map(|at| DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at));
+    match at {
+        Some(at) if !(0..=9999).contains(&at.year()) => Err(BadLine::Time(member)),
+        at => Ok(at),
+    }
 }
 
 fn stated<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -263,6 +271,21 @@ mod tests {
             (
                 r#"{"payload": {"eventType": "x", "callId": "c"}, "delivery_count": 0}"#,
                 "must be 1 to",
+            ),
+            (
+                r#"{"payload": {"eventType": "x", "callId": "c"},
+                    "received_at": "+262142-12-31T23:59:00Z"}"#,
+                "received_at must be a time of RFC 3339",
+            ),
+            (
+                r#"{"payload": {"eventType": "x", "callId": "c"},
+                    "occurred_at": "-0001-12-31T23:59:59Z"}"#,
+                "occurred_at must be",
+            ),
+            (
+                r#"{"payload": {"eventType": "x", "callId": "c"},
+                    "last_delivered_at": "9999-12-31T23:59:59-00:01"}"#,
+                "last_delivered_at must be",
             ),
             (
                 r#"{"payload": {"eventType": "x", "callId": "c"}, "endpoint": ""}"#,
