@@ -23,6 +23,10 @@ const BATCH: u16 = 1000;
 /// terminal.
 const PLAIN_LINE_EVERY: u64 = 100_000;
 
+/// How many differences are kept for `--format json`; all are counted. As lines
+/// for people they are told as they are found.
+const MOST_DIFFERENCES: usize = 1000;
+
 /// The options of `verify` and `rebuild`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -45,7 +49,12 @@ pub(super) enum Purpose {
 struct Report {
     calls: usize,
     events: usize,
+    /// How many differences there are.
+    difference_count: usize,
+    /// The first of them, [`MOST_DIFFERENCES`] at the most.
     differences: Vec<DifferenceDocument>,
+    /// How many of them are not among the first.
+    differences_left_out: usize,
     rebuilt: usize,
     not_rebuilt: usize,
 }
@@ -88,15 +97,15 @@ pub(super) async fn run(options: Options, purpose: Purpose, config: Config) -> R
         Format::Text => output::line(&summary(&report, purpose))?,
     }
     match purpose {
-        Purpose::Verify if !report.differences.is_empty() => Err(Failure::Told),
+        Purpose::Verify if report.difference_count > 0 => Err(Failure::Told),
         Purpose::Rebuild if report.not_rebuilt > 0 => Err(Failure::Told),
         Purpose::Verify | Purpose::Rebuild => Ok(()),
     }
 }
 
 fn summary(report: &Report, purpose: Purpose) -> String {
-    let Report { calls, events, differences, rebuilt, not_rebuilt } = report;
-    let found = match differences.len() {
+    let Report { calls, events, difference_count, rebuilt, not_rebuilt, .. } = report;
+    let found = match difference_count {
         0 => "no difference".to_owned(),
         1 => "1 difference".to_owned(),
         several => format!("{several} differences"),
@@ -136,7 +145,8 @@ async fn walk(database: &Database, format: Format, purpose: Purpose) -> Result<R
     Ok(report)
 }
 
-/// Adds what was found to the report, and tells it at once where people read.
+/// Adds what was found to the report, as far as it has room, or tells it at once
+/// where people read.
 fn note(
     report: &mut Report,
     found: &Findings,
@@ -145,11 +155,15 @@ fn note(
 ) -> Result<(), Failure> {
     report.calls += found.calls;
     report.events += found.events;
+    report.difference_count += found.differences.len();
     for difference in &found.differences {
-        if format == Format::Text {
-            progress.line(&difference.to_string())?;
+        match format {
+            Format::Text => progress.line(&difference.to_string())?,
+            Format::Json if report.differences.len() < MOST_DIFFERENCES => {
+                report.differences.push(difference.into());
+            }
+            Format::Json => report.differences_left_out += 1,
         }
-        report.differences.push(difference.into());
     }
     Ok(())
 }

@@ -3,9 +3,12 @@
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
-use crate::support::{
-    Database, Service, callstate,
-    delivery::{delivery, fixture, fixtures},
+use crate::{
+    import::{import, log_of},
+    support::{
+        Database, Service, callstate,
+        delivery::{delivery, fixture, fixtures},
+    },
 };
 
 async fn database_with_the_samples() -> Database {
@@ -226,6 +229,34 @@ async fn verify_speaks_json() {
     assert_eq!(output.status.code(), Some(1));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["calls"], 25);
+    assert_eq!(report["difference_count"], 1);
     assert_eq!(report["differences"][0]["field"], "anomaly_count");
     assert_eq!(report["differences"][0]["stored"], "9");
+    assert_eq!(report["differences_left_out"], 0);
+}
+
+#[tokio::test]
+async fn of_more_differences_than_json_keeps_all_are_counted_and_rebuilt() {
+    let database = Database::create().await;
+    let of_call = |call: u32| delivery("OUTBOUND_CALL_BUSY", &call.to_string(), 1, None);
+    let bodies: Vec<String> = (0..520).map(|call| of_call(call).to_string()).collect();
+    assert!(import(&database, log_of(&bodies).as_bytes(), &[]).status.success());
+    let tampering = "update calls set anomaly_count = 9, event_count = 9";
+    let changed = database.connect().await.execute(tampering).await.unwrap();
+    assert_eq!(changed.rows_affected(), 520);
+
+    let (status, said) = run("verify", &database);
+    assert_eq!(status, Some(1));
+    assert_eq!(said.lines().count(), 1041, "all are told to people");
+    assert!(said.ends_with(": 1040 differences\n"), "{said}");
+
+    let output = callstate(&["rebuild", "--format", "json", "--database-url", &database.url()]);
+    assert_eq!(output.status.code(), Some(0));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["difference_count"], 1040);
+    assert_eq!(report["differences"].as_array().unwrap().len(), 1000);
+    assert_eq!(report["differences_left_out"], 40);
+    assert_eq!(report["rebuilt"], 520);
+    let (status, said) = run("verify", &database);
+    assert_eq!(status, Some(0), "{said}");
 }
