@@ -23,6 +23,7 @@ use super::{
 pub(super) struct Gathered {
     registry: Registry,
     waiting: IntGauge,
+    waiting_bytes: IntGauge,
     connections: IntGaugeVec,
 }
 
@@ -34,13 +35,22 @@ pub(super) fn registry(service: &Service) -> Gathered {
         "Deliveries that wait for the writers.",
     )
     .expect("the name is well-formed");
+    let waiting_bytes = IntGauge::new(
+        "callstate_ingest_waiting_bytes",
+        "Bytes of deliveries that are held until they are committed.",
+    )
+    .expect("the name is well-formed");
     let connections = Opts::new(
         "callstate_database_connections",
         "Connections that are held for questions, by whether one is being answered.",
     );
     let connections = IntGaugeVec::new(connections, &["state"]).expect("the names are well-formed");
-    let mut collectors: Vec<Box<dyn Collector>> =
-        vec![Box::new(waiting.clone()), Box::new(connections.clone()), Box::new(build_info())];
+    let mut collectors: Vec<Box<dyn Collector>> = vec![
+        Box::new(waiting.clone()),
+        Box::new(waiting_bytes.clone()),
+        Box::new(connections.clone()),
+        Box::new(build_info()),
+    ];
     collectors.extend(service.ingest.counters().collectors());
     collectors.extend(service.quarantine.collectors());
     collectors.extend(service.edge.collectors());
@@ -49,7 +59,7 @@ pub(super) fn registry(service: &Service) -> Gathered {
     for collector in collectors {
         registry.register(collector).expect("each name is there once");
     }
-    Gathered { registry, waiting, connections }
+    Gathered { registry, waiting, waiting_bytes, connections }
 }
 
 /// What runs here: always 1, the label tells.
@@ -85,9 +95,10 @@ pub(super) async fn show(
     uri: Uri,
 ) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
     Query::of(&uri).finish()?;
-    let Gathered { registry, waiting, connections } = gathered;
+    let Gathered { registry, waiting, waiting_bytes, connections } = gathered;
     let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     waiting.set(gauge(service.ingest.waiting()));
+    waiting_bytes.set(gauge(service.ingest.waiting_bytes()));
     let (all, idle) = (gauge(service.pool.size() as usize), gauge(service.pool.num_idle()));
     connections.with_label_values(&["idle"]).set(idle);
     connections.with_label_values(&["in_use"]).set((all - idle).max(0));

@@ -160,6 +160,13 @@ impl Ingest {
         self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
     }
 
+    /// How many bytes of payload are held until they are committed: those that
+    /// wait for the writers, and those that are being written.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        (MAX_WAITING_BYTES as usize).saturating_sub(self.room.available_permits())
+    }
+
     /// What the writers count.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -223,6 +230,7 @@ mod tests {
         // Most of the room, and then the queue.
         for bytes in [MAX_WAITING_BYTES - 1, 0] {
             let first = ingest.put(delivery(bytes)).await.unwrap();
+            assert_eq!(ingest.waiting_bytes(), bytes as usize);
             assert!(matches!(ingest.take(delivery(2)).await, Err(Refused::Full)));
             let second = ingest.put(delivery(2));
             tokio::pin!(second);
@@ -232,6 +240,7 @@ mod tests {
             second.await.unwrap();
             assert!(matches!(first.answer().await, Err(Refused::Stopping)));
             drop(jobs.recv().await.unwrap());
+            assert_eq!(ingest.waiting_bytes(), 0);
         }
     }
 }

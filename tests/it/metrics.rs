@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::{Database, Service, callstate, delivery::fixture};
+use crate::support::{Database, Lock, Service, callstate, delivery::fixture};
 
 /// What was counted, by name and labels as they are written.
 async fn counted(service: &Service) -> BTreeMap<String, String> {
@@ -106,12 +106,32 @@ async fn deliveries_are_counted_by_what_became_of_them() {
     assert_eq!(counted["callstate_ingest_batch_deliveries_sum"], "3");
     assert_eq!(counted["callstate_ingest_commit_seconds_count"], "3");
     assert_eq!(counted["callstate_ingest_waiting_deliveries"], "0");
+    assert_eq!(counted["callstate_ingest_waiting_bytes"], "0");
     assert_eq!(counted["callstate_ingest_splits_total"], "0");
     assert!(counted.contains_key("callstate_ingest_contended_rounds_total"));
     assert_eq!(counted[&requests("/webhooks", "2xx")], "3");
     assert_eq!(counted[&requests("/webhooks", "4xx")], "6");
     assert_eq!(counted[&requests("/webhooks/{endpoint}", "4xx")], "1");
     assert!(!counted.keys().any(|series| series.contains("nowhere")));
+}
+
+#[tokio::test]
+async fn what_is_being_written_is_held_until_it_is_committed() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut lock = Lock::take(&database).await;
+    let body = fixture("outbound_busy");
+    let under_way = service.deliver(body.clone());
+    let meanwhile = async {
+        lock.somebody_waits().await;
+        let counted = counted(&service).await;
+        lock.release().await;
+        counted
+    };
+    let (answer, meanwhile) = tokio::join!(under_way, meanwhile);
+    answer.ok();
+    assert_eq!(meanwhile["callstate_ingest_waiting_bytes"], body.len().to_string());
+    assert_eq!(counted(&service).await["callstate_ingest_waiting_bytes"], "0");
 }
 
 #[tokio::test]
