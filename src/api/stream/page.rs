@@ -277,8 +277,17 @@ mod tests {
         }
 
         #[test]
-        fn anything_else_is_refused(id in ".{0,32}") {
-            prop_assert!(read_id(&id).is_none_or(|at| write_id(at) == id));
+        fn an_id_with_a_character_too_many_is_refused(
+            numbers in [0i32.., 0i32.., 0i32..],
+            which in 0..3usize,
+            (before, after) in prop::sample::select(vec![
+                ("+", ""), ("-", ""), ("0", ""), (" ", ""),
+                ("", "-"), ("", " "), ("", "\n"), ("", "."), ("", "x"),
+            ]),
+        ) {
+            let mut parts = numbers.map(|number| number.to_string());
+            parts[which] = format!("{before}{}{after}", parts[which]);
+            prop_assert_eq!(read_id(&parts.join("-")), None);
         }
     }
 
