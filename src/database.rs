@@ -45,6 +45,11 @@ pub enum Error {
     /// Our own server could not be had or given back.
     #[error(transparent)]
     Managed(#[from] postgres::Error),
+    /// The server is somebody else's.
+    #[error(
+        "the database is not callstate's own: who keeps its server knows how to be its superuser"
+    )]
+    NotManaged,
     /// A folder of our own server cannot be named.
     #[error("cannot tell where {} is", .path.display())]
     Folder {
@@ -210,6 +215,22 @@ pub async fn running_url(config: &Config) -> Result<Option<String>, Error> {
         DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
             let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
             Ok(postgres::running(&options).await?)
+        }
+    }
+}
+
+/// The URL of the superuser of our own server, without starting anything; `None`
+/// where that does not run.
+///
+/// # Errors
+///
+/// Where the server is somebody else's, or the state of ours cannot be told.
+pub async fn superuser_url(config: &Config) -> Result<Option<String>, Error> {
+    match &config.database {
+        DatabaseSource::Url(_) => Err(Error::NotManaged),
+        DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
+            let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
+            Ok(postgres::superuser(&options).await?)
         }
     }
 }

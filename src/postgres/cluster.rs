@@ -4,10 +4,7 @@
 //! folder is renamed to `data` when all of it is on disk. A kill or a power cut before that leaves a folder that the next
 //! start removes; afterwards there is nothing left to do.
 //!
-//! The role `callstate` owns the database `callstate` and is *not* a superuser: its URL goes to Grafana and Metabase, and a
-//! superuser's could read files and run programs through `copy`. Migrations create the reporting role, so it may create
-//! roles; tools of the trade create databases, so it may do that. The superuser `postgres` has the same password and
-//! is let in on the Unix socket only, whose folder is closed to others; callstate itself never uses it.
+//! Which roles it has, and what each may do, is told in [`roles`].
 
 use std::{
     fs::{self, File},
@@ -25,6 +22,7 @@ use super::{
     layout::{self, Layout},
     lock::Transition,
     privilege::Privilege,
+    roles,
     settings::{self, Machine},
 };
 
@@ -59,7 +57,7 @@ impl Cluster {
         if cluster.layout.data().is_dir() {
             cluster.privilege.give(&cluster.layout.data())?;
             cluster.check_version()?;
-            cluster.mend_password()?;
+            cluster.mend_passwords()?;
         } else {
             cluster.create(transition)?;
         }
@@ -154,15 +152,9 @@ impl Cluster {
             .into_error(&self.layout));
         }
 
-        let password = self.password()?;
-        self.alone(
-            &building,
-            &[
-                format!("alter role postgres password '{password}'"),
-                format!("create role callstate login createdb createrole password '{password}'"),
-                "create database callstate owner callstate".to_owned(),
-            ],
-        )?;
+        let owner = password(&self.layout.password())?;
+        let superuser = password(&self.layout.superuser_password())?;
+        self.alone(&building, &roles::create(&owner, &superuser))?;
 
         let main = building.join("postgresql.conf");
         fs::OpenOptions::new()
@@ -176,35 +168,24 @@ impl Cluster {
         fs::rename(&building, &data).and_then(|()| layout::sync_parent(&data)).map_err(failed)
     }
 
-    /// A lost password file is no lost cluster: without a server running, a new one can be set.
-    fn mend_password(&self) -> Result<(), Error> {
-        if self.layout.password().exists() || self.layout.data().join("postmaster.pid").exists() {
+    /// A lost password file is no lost cluster: without a server running, a new one can be set. Clusters of the first
+    /// releases have none for the superuser, who had that of `callstate`, and get it here.
+    fn mend_passwords(&self) -> Result<(), Error> {
+        if self.layout.data().join("postmaster.pid").exists() {
             return Ok(());
         }
-        tracing::warn!(path = %self.layout.password().display(), "the database's password file is gone: setting a new password");
-        let password =
-            new_password().map_err(|source| Error::files("read", RANDOM.as_ref(), source))?;
-        self.configure(FIRST_PORT)?; // the settings are read, the port is not opened
-        self.alone(
-            &self.layout.data(),
-            &[
-                format!("alter role postgres password '{password}'"),
-                format!("alter role callstate password '{password}'"),
-            ],
-        )?;
-        layout::write(&self.layout.password(), &password, 0o600)
-    }
-
-    /// The password, made on the first need. It is on disk before the cluster that knows it.
-    fn password(&self) -> Result<String, Error> {
-        let path = self.layout.password();
-        if let Some(password) = layout::read(&path)? {
-            return Ok(password.trim().to_owned());
+        let files = [
+            (roles::OWNER, self.layout.password()),
+            (roles::SUPERUSER, self.layout.superuser_password()),
+        ];
+        for (role, path) in files.into_iter().filter(|(_, path)| !path.exists()) {
+            tracing::warn!(path = %path.display(), "the database's role {role} has no password file: setting a new password");
+            let password = new_password()?;
+            self.configure(FIRST_PORT)?; // the settings are read, the port is not opened
+            self.alone(&self.layout.data(), &[roles::set_password(role, &password)])?;
+            layout::write(&path, &password, 0o600)?;
         }
-        let password =
-            new_password().map_err(|source| Error::files("read", RANDOM.as_ref(), source))?;
-        layout::write(&path, &password, 0o600)?;
-        Ok(password)
+        Ok(())
     }
 
     /// Runs statements in single-user mode: no server that others could connect to, and no password needed.
@@ -243,6 +224,16 @@ impl Cluster {
     }
 }
 
+/// The password in a file, made on the first need. It is on disk before the cluster that knows it.
+fn password(path: &Path) -> Result<String, Error> {
+    if let Some(password) = layout::read(path)? {
+        return Ok(password.trim().to_owned());
+    }
+    let password = new_password()?;
+    layout::write(path, &password, 0o600)?;
+    Ok(password)
+}
+
 fn make_socket_dir(path: &Path, privilege: &Privilege) -> Result<(), Error> {
     let failed = |source| Error::files("create", path, source);
     match fs::symlink_metadata(path) {
@@ -269,8 +260,10 @@ fn free_port_from(home: u16) -> Option<u16> {
 const RANDOM: &str = "/dev/urandom";
 
 /// 128 bits of the system's randomness, in letters that need no quoting in SQL, URLs or shells.
-fn new_password() -> std::io::Result<String> {
+fn new_password() -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
-    File::open(RANDOM)?.read_exact(&mut bytes)?;
+    File::open(RANDOM)
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|source| Error::files("read", RANDOM.as_ref(), source))?;
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }

@@ -9,7 +9,7 @@
 //!     data/                    the cluster; it gets this name only when it is complete
 //!     unfinished-<pid>/        a cluster that is being created, or was when the power went
 //!     callstate.conf pg_hba.conf   written anew at each start
-//!     password port            made once
+//!     password superuser-password port   made once
 //!     socket/                  unless its path is too long for a socket
 //!     server.log server.log.old
 //! ```
@@ -133,6 +133,11 @@ impl Layout {
 
     pub(super) fn password(&self) -> PathBuf {
         self.dir().join("password")
+    }
+
+    /// Of the superuser, which no URL that is handed on has.
+    pub(super) fn superuser_password(&self) -> PathBuf {
+        self.dir().join("superuser-password")
     }
 
     pub(super) fn port(&self) -> PathBuf {

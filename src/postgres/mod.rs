@@ -7,7 +7,7 @@
 //! - A commit that was answered is on disk: `fsync` stays on, and no setting here trades that away (`settings`).
 //! - Killed or cut off at any point, ours or the server's process, the next start mends it: a cluster is complete
 //!   or not there (`cluster`), a server is running if it answers (`running`).
-//! - Postgres never runs as root (`privilege`).
+//! - Postgres never runs as root (`privilege`), and who has the database's URL gets no further than the database (`roles`).
 //!
 //! Deliberately absent: migrations and anything that knows a table (the store's), upgrades between major versions
 //! (`pg_upgrade` and a person's judgement), backups, Windows.
@@ -20,6 +20,7 @@ mod fetch;
 mod layout;
 mod lock;
 mod privilege;
+mod roles;
 mod running;
 mod settings;
 mod start;
@@ -123,7 +124,10 @@ pub async fn acquire(options: &Options, claim: Claim) -> Result<Server, Error> {
         None => None,
     };
     let (layout, running) = match answering {
-        Some(found) => found,
+        Some((layout, running)) => {
+            roles::settle(&layout, &running).await;
+            (layout, running)
+        }
         None => {
             start_anew(&root, options.bin_dir.as_deref(), present.as_ref(), None, transition)
                 .await?
@@ -151,17 +155,42 @@ pub async fn acquire(options: &Options, claim: Claim) -> Result<Server, Error> {
 /// [`Error::Files`] or [`Error::NotWritable`] where the data directory cannot be read, [`Error::Refused`] where the server
 /// does not know our password, [`Error::TooSlow`] where it neither comes up nor goes away.
 pub async fn running(options: &Options) -> Result<Option<String>, Error> {
+    let Some((layout, running)) = find(options).await? else {
+        return Ok(None);
+    };
+    let password = layout::read(&layout.password())?.unwrap_or_default();
+    Ok(Some(url(running.port, password.trim())))
+}
+
+/// The URL of the superuser of a data directory's server, on the Unix socket, if it is running.
+///
+/// Its database is `postgres`: in the other one the role `callstate` may define what a superuser's statement then runs.
+///
+/// # Errors
+///
+/// As [`running()`].
+pub async fn superuser(options: &Options) -> Result<Option<String>, Error> {
+    let Some((layout, running)) = find(options).await? else {
+        return Ok(None);
+    };
+    let password = roles::superuser_password(&layout)?;
+    let Running { socket, port, .. } = running;
+    // What encodes forms has a sign of its own for the blank; in a URL that is a plus.
+    let socket: String =
+        form_urlencoded::byte_serialize(socket.as_os_str().as_encoded_bytes()).collect();
+    let socket = socket.replace('+', "%20");
+    Ok(Some(format!("postgres://postgres:{password}@{socket}:{port}/postgres")))
+}
+
+/// The server of a data directory, if it is running.
+async fn find(options: &Options) -> Result<Option<(Layout, Running)>, Error> {
     let Some(root) = layout::existing(&options.data_dir)? else {
         return Ok(None);
     };
     let Some(layout) = Layout::find(&root)? else {
         return Ok(None);
     };
-    let Some(running) = running::find(&layout).await? else {
-        return Ok(None);
-    };
-    let password = layout::read(&layout.password())?.unwrap_or_default();
-    Ok(Some(url(running.port, password.trim())))
+    Ok(running::find(&layout).await?.map(|running| (layout, running)))
 }
 
 fn url(port: u16, password: &str) -> String {
@@ -184,6 +213,7 @@ async fn start_anew(
     let (cluster, transition) =
         prepare.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
     let running = start::start(&cluster, port).await?;
+    roles::settle(&cluster.layout, &running).await;
     drop(transition);
     Ok((cluster.layout, running))
 }
@@ -244,7 +274,8 @@ impl Server {
     /// Waits for the end of a connection; how long it lasted, if there was one.
     async fn until_lost(&self) -> Option<Duration> {
         let password = layout::read(&self.shared.layout.password()).ok()??;
-        let options = running::options(&self.running.socket, self.shared.port, password.trim());
+        let options =
+            running::options(&self.running.socket, self.shared.port, roles::OWNER, password.trim());
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)

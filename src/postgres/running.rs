@@ -18,6 +18,7 @@ use tokio::{net::UnixStream, time::Instant};
 use super::{
     Error,
     layout::{self, Layout},
+    roles,
 };
 
 /// How long a server may take to come up or go down. Replaying the log after a crash takes the longest.
@@ -82,14 +83,14 @@ pub(super) async fn find(layout: &Layout) -> Result<Option<Running>, Error> {
     }
 }
 
-/// Options for connecting on the socket, whatever the environment says.
-pub(super) fn options(socket: &Path, port: u16, password: &str) -> PgConnectOptions {
+/// Options for connecting on the socket, whatever the environment says. Each role has its database, of the same name.
+pub(super) fn options(socket: &Path, port: u16, role: &str, password: &str) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(socket)
         .port(port)
-        .username("callstate")
+        .username(role)
         .password(password)
-        .database("callstate")
+        .database(role)
         .ssl_mode(PgSslMode::Disable)
         .application_name("callstate (its server)")
 }
@@ -119,7 +120,8 @@ async fn ask(layout: &Layout, note: &Note) -> Result<Answer, Error> {
     let password = layout::read(&layout.password())?.unwrap_or_default();
     let refused =
         |source| Error::Refused { path: layout.data(), password: layout.password(), source };
-    let options = options(&note.socket, note.port, password.trim()).disable_statement_logging();
+    let options =
+        options(&note.socket, note.port, roles::OWNER, password.trim()).disable_statement_logging();
     match tokio::time::timeout(ANSWER, sqlx::PgConnection::connect_with(&options)).await {
         // It accepts, and has no time for us: very busy, or stopped by a debugger.
         Err(_) => Ok(Answer::NotNow),

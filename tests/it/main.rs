@@ -19,6 +19,7 @@ mod list_pages;
 mod list_plans;
 mod lists;
 mod managed_postgres;
+mod managed_roles;
 mod metrics;
 mod openapi;
 mod quarantine;

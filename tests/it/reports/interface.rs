@@ -170,7 +170,6 @@ async fn the_role_of_those_who_report_reads_the_views_and_nothing_else() {
     .await
     .unwrap();
     assert!(relations.len() > 15);
-    connection.execute("grant callstate_reporting to current_user").await.unwrap();
     connection.execute("set role callstate_reporting").await.unwrap();
     for relation in relations {
         let name = format!("{}.{}", relation.schema, relation.name);

@@ -22,7 +22,6 @@ fn blocks(heading: &str) -> Vec<(&'static str, Option<&'static str>)> {
 async fn the_ten_questions_of_readme_are_answered_as_it_shows() {
     let (database, _service, _) = told(200).await;
     let mut connection = database.connect().await;
-    connection.execute("grant callstate_reporting to current_user").await.unwrap();
     connection.execute("set role callstate_reporting").await.unwrap();
     let questions = blocks("\n### Ten questions\n");
     assert_eq!(questions.len(), 10);
