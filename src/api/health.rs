@@ -61,8 +61,10 @@ pub(super) async fn ready(
     Query::of(&uri).finish()?;
     let unready = |detail: &str| Err(Problem::unavailable(detail, Some(detail.to_owned())));
     let looked = async {
-        let pool = &service.pool;
-        Ok::<_, store::Error>((is_migrated(pool).await?, can_be_written(pool).await?))
+        // Both over one, so that a single connection has to be found sound.
+        let mut connection = service.pool.acquire().await?;
+        let is_migrated = is_migrated(&mut *connection).await?;
+        Ok::<_, store::Error>((is_migrated, can_be_written(&mut *connection).await?))
     };
     match timeout(PATIENCE, looked).await {
         Ok(Ok((true, true))) => Ok(Json(Health { status: "ready" })),
