@@ -8,8 +8,10 @@
 //! wait for the horizon ([`ended_calls`]).
 //!
 //! Postgres counts transactions anew where a dump is restored, and takes numbers
-//! again after a failover that lost some; a bookmark of an earlier
-//! [epoch](super::epoch) leads to what came since and never past it.
+//! again after a failover that lost some; a bookmark of another
+//! [epoch](super::epoch) leads to what came since and never past it. It takes them
+//! again after a crash too, those that were not on disk; so a bookmark is never set
+//! further than something is stored.
 
 use std::{io, time::Duration};
 
@@ -25,6 +27,7 @@ use super::{
     bucket::Buckets,
     codec::{Row, count, key},
     connection::for_reading_on,
+    epoch::{self, History},
 };
 use crate::call::{CallId, CallKey, Direction, Disposition, Status};
 
@@ -37,11 +40,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// What the write statement notifies: that there is something to read.
 const CHANNEL: &str = "callstate_stored";
 
-/// A place in the order in which events were stored.
+/// A place in the order in which events were stored. Only those of one epoch have
+/// an order: [`resume`] says where one of another leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bookmark {
     /// The epoch in which it was set.
-    pub epoch: i32,
+    pub epoch: epoch::Name,
     /// The transaction.
     pub transaction: i64,
     /// The place within the transaction.
@@ -49,9 +53,9 @@ pub struct Bookmark {
 }
 
 impl Bookmark {
-    /// The place before a transaction, behind all others.
-    fn before(epoch: i32, transaction: i64) -> Self {
-        Self { epoch, transaction: transaction - 1, place: i32::MAX }
+    /// The place behind a transaction.
+    fn behind(epoch: epoch::Name, transaction: i64) -> Self {
+        Self { epoch, transaction, place: i32::MAX }
     }
 }
 
@@ -83,9 +87,10 @@ pub struct Message {
 /// Which transactions are over, at one moment.
 #[derive(Debug, Clone)]
 pub struct View {
-    epoch: i32,
-    /// The first that is under way.
-    horizon: i64,
+    epoch: epoch::Name,
+    /// The last transaction before the horizon, the first that is under way, that
+    /// stored an event.
+    settled: i64,
     /// The first that had not begun.
     next: i64,
     /// Those before it that are under way.
@@ -96,10 +101,12 @@ pub struct View {
 }
 
 impl View {
-    /// How far may be read: what lies before is there or never will be.
+    /// How far may be read: what lies before is there or never will be. It is behind
+    /// an event, not at the horizon: a number that nothing is stored with may come
+    /// again after a crash of the server.
     #[must_use]
     pub fn settled(&self) -> Bookmark {
-        Bookmark::before(self.epoch, self.horizon)
+        Bookmark::behind(self.epoch, self.settled)
     }
 
     /// Whether a bookmark can have been set by now.
@@ -109,33 +116,20 @@ impl View {
     }
 }
 
-/// Where to read on from a bookmark that may be of an earlier epoch; `None` if it
-/// is of none.
+/// Where to read on from a bookmark that may be of another epoch. There must have
+/// been an [epoch](super::epoch).
 ///
 /// # Errors
 ///
 /// Where the database cannot be asked.
-pub async fn resume(
-    executor: impl PgExecutor<'_>,
-    bookmark: Bookmark,
-) -> Result<Option<Bookmark>, Error> {
-    let epochs = sqlx::query!(
-        r#"
-        select max(epoch) as latest, min(begins_at) filter (where epoch > $1) as ends_at,
-            coalesce(bool_or(epoch = $1), false) as "is_known!"
-        from stream_epochs
-        "#,
-        bookmark.epoch,
-    )
-    .fetch_one(executor)
-    .await?;
-    let Some(latest) = epochs.latest.filter(|_| epochs.is_known) else {
-        return Ok(None);
-    };
-    // What its epoch had beyond its end is lost; what has these numbers now is new to its bearer.
-    let end = epochs.ends_at.map(|ends_at| Bookmark::before(latest, ends_at));
-    let moved = Bookmark { epoch: latest, ..bookmark };
-    Ok(Some(end.map_or(moved, |end| moved.min(end))))
+pub async fn resume(executor: impl PgExecutor<'_>, bookmark: Bookmark) -> Result<Bookmark, Error> {
+    let history = History::read(executor).await?;
+    let present = history.present().ok_or(sqlx::Error::RowNotFound)?;
+    let moved = Bookmark { epoch: present, ..bookmark };
+    // What its epoch had beyond is lost; what has these numbers now is new to its bearer.
+    let parting = history.parts_from(bookmark.epoch);
+    let end = parting.map(|begins_at| Bookmark::behind(present, begins_at - 1));
+    Ok(end.map_or(moved, |end| moved.min(end)))
 }
 
 /// Which transactions are over. There must have been an [epoch](super::epoch).
@@ -146,7 +140,18 @@ pub async fn resume(
 pub async fn view(executor: impl PgExecutor<'_>, buckets: Buckets) -> Result<View, Error> {
     let view = sqlx::query!(
         r#"
-        select epoch, horizon as "horizon!", next as "next!", running as "running!",
+        select epoch, begun_at, next as "next!", running as "running!",
+            (
+                select coalesce(max(stored.transaction), 0)
+                from unnest($1::int[]) as buckets (bucket)
+                cross join lateral (
+                    select transaction
+                    from events
+                    where events.bucket = buckets.bucket and transaction < horizon
+                    order by transaction desc
+                    limit 1
+                ) as stored
+            ) as "settled!",
             exists (
                 select
                 from unnest($1::int[]) as buckets (bucket)
@@ -158,7 +163,7 @@ pub async fn view(executor: impl PgExecutor<'_>, buckets: Buckets) -> Result<Vie
                 ) as beyond
             ) as "is_held!"
         from (
-            select epoch,
+            select epoch, begun_at,
                 -- whatever is under way since before the epoch stores nothing in it
                 greatest(pg_snapshot_xmin(snapshot)::text::bigint + transaction_offset, begins_at)
                     as horizon,
@@ -178,8 +183,8 @@ pub async fn view(executor: impl PgExecutor<'_>, buckets: Buckets) -> Result<Vie
     .fetch_one(executor)
     .await?;
     Ok(View {
-        epoch: view.epoch,
-        horizon: view.horizon,
+        epoch: epoch::Name { number: view.epoch, begun_at: view.begun_at },
+        settled: view.settled,
         next: view.next,
         running: view.running,
         is_held: view.is_held,
@@ -204,11 +209,11 @@ struct MessageRow {
 }
 
 impl MessageRow {
-    fn at(&self, epoch: i32) -> Bookmark {
+    fn at(&self, epoch: epoch::Name) -> Bookmark {
         Bookmark { epoch, transaction: self.transaction, place: self.place }
     }
 
-    fn read(self, epoch: i32) -> Result<Message, Error> {
+    fn read(self, epoch: epoch::Name) -> Result<Message, Error> {
         let bookmark = self.at(epoch);
         let key = key("events", self.project_id, self.call_id)?;
         let at = Row { table: "events", key: &key };

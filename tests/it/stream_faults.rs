@@ -1,12 +1,14 @@
 //! Streams when something breaks: nothing is lost and nothing told twice.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fs};
 
+use callstate::postgres::Claim;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use sqlx::{Executor as _, PgConnection, Row as _};
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
 use crate::support::{
-    Database, Service,
+    Database, Place, Service,
     delivery::{delivery, fixture},
     provider::{Provider, shuffled},
 };
@@ -233,8 +235,9 @@ async fn a_database_that_moves_skips_nothing_and_tells_nothing_twice() {
 
     // As if it came from a cluster that was a million transactions ahead.
     let moved = |id: &str, by: i64| {
-        let parts: Vec<i64> = id.split('-').map(|part| part.parse().unwrap()).collect();
-        format!("{}-{}-{}", parts[0], parts[1] + by, parts[2])
+        let (rest, place) = id.rsplit_once('-').unwrap();
+        let (epoch, transaction) = rest.rsplit_once('-').unwrap();
+        format!("{epoch}-{}-{place}", transaction.parse::<i64>().unwrap() + by)
     };
     let mut conn = database.connect().await;
     conn.execute("update events set transaction = transaction + 1000000").await.unwrap();
@@ -273,4 +276,183 @@ async fn a_database_that_moves_skips_nothing_and_tells_nothing_twice() {
 async fn epochs(conn: &mut PgConnection) -> Vec<i32> {
     let rows = conn.fetch_all("select epoch from stream_epochs order by epoch").await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// So many calls, one event each.
+fn calls(name: &str, number: usize) -> Vec<String> {
+    let call = |number| delivery("OUTBOUND_CALL_CALLING", &format!("{name}-{number}"), 1, None);
+    (0..number).map(|number| call(number).to_string()).collect()
+}
+
+async fn deliver_calls(service: &Service, name: &str, number: usize) {
+    for body in calls(name, number) {
+        service.deliver(body).await.ok();
+    }
+}
+
+/// Sets the server of a place up, before it starts.
+fn set(place: &Place, settings: &str) {
+    fs::write(place.0.join("postgresql.local.conf"), settings).expect("a file of ours");
+}
+
+/// A copy of the files is put back. What was lost with the others had begun epochs of its own, and
+/// has told more than there is.
+#[tokio::test]
+async fn ids_of_what_was_lost_lead_to_all_that_came_since_the_copy() {
+    let lost = Place::with_cluster().await;
+    set(&lost, "fsync = off");
+    let service = Service::start_in(&lost).await;
+    deliver_calls(&service, "before", 1).await;
+    service.stop().await;
+    let copy = lost.copy();
+    let mut ids = Vec::new();
+    for start in ["one", "two"] {
+        let service = Service::start_in(&lost).await;
+        let mut stream = service.listen("/stream").await;
+        ids.push(stream.last_id.clone());
+        deliver_calls(&service, start, 30).await;
+        let told = stream.calls(30).await;
+        ids.extend([told[10].0.clone(), told[29].0.clone()]);
+        service.stop().await;
+    }
+    drop(lost);
+
+    let mut since = Vec::new();
+    for start in ["one", "two", "three"] {
+        let service = Service::start_in(&copy).await;
+        let mut stream = service.listen("/stream").await;
+        deliver_calls(&service, start, 20).await;
+        since.extend(stream.calls(20).await.into_iter().map(|(_, event_id)| event_id));
+        for id in &ids {
+            let told = service.listen_after("/stream", id).await.calls(since.len()).await;
+            let told: Vec<String> = told.into_iter().map(|(_, event_id)| event_id).collect();
+            assert_eq!(told, since, "{id}");
+        }
+        service.stop().await;
+    }
+}
+
+/// While a stream is open, its database is replaced by a copy that remembers fewer epochs.
+#[tokio::test]
+async fn an_open_stream_goes_on_with_what_was_put_back() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    deliver_calls(&service, "before", 1).await;
+    let mut conn = database.connect().await;
+    for _ in 0..2 {
+        conn.execute("update stream_epochs set database = 'elsewhere'").await.unwrap();
+        cut_connections(&mut conn).await;
+        // Connections that were cut are found out by who needs them.
+        service.get("/calls/nobody").await;
+        Provider::start(calls("lost", 1), &[&service]).finish().await;
+    }
+    let mut stream = service.listen("/stream").await;
+    Provider::start(calls("heard", 3), &[&service]).finish().await;
+    stream.calls(3).await;
+    assert_eq!(epochs(&mut conn).await, [1, 2, 3]);
+
+    conn.execute(
+        "begin;
+        delete from events where call_id not like 'before%';
+        delete from calls where call_id not like 'before%';
+        delete from stream_epochs where epoch > 1;
+        update stream_epochs set database = 'elsewhere';
+        commit",
+    )
+    .await
+    .unwrap();
+    cut_connections(&mut conn).await;
+    Provider::start(calls("after", 5), &[&service]).finish().await;
+    let told: Vec<String> =
+        stream.calls(5).await.into_iter().map(|(_, event_id)| event_id).collect();
+    assert_eq!(told, stored(&database).await[1..]);
+    assert_eq!(epochs(&mut conn).await, [1, 2]);
+}
+
+/// An id that a release handed out which noted no time.
+#[tokio::test]
+async fn ids_of_an_epoch_without_a_name_stay_good() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    deliver_calls(&service, "before", 1).await;
+    let mut conn = database.connect().await;
+    conn.execute("update stream_epochs set begun_at = null").await.unwrap();
+    let mut stream = service.listen("/stream").await;
+    deliver_calls(&service, "heard", 2).await;
+    let ids: Vec<String> = stream.calls(2).await.into_iter().map(|(id, _)| id).collect();
+    for id in &ids {
+        assert_eq!(id.split('-').count(), 3, "{id}");
+    }
+    service.stop().await;
+    conn.execute("update stream_epochs set database = 'elsewhere'").await.unwrap();
+    let service = Service::start(&database).await;
+    let mut resumed = service.listen_after("/stream", &ids[0]).await;
+    deliver_calls(&service, "after", 1).await;
+    for (call_id, parts) in [("heard-1", 4), ("after-0", 4)] {
+        let block = resumed.next().await.expect("the stream goes on");
+        assert_eq!(
+            (&block.call()["call_id"], block.id.split('-').count()),
+            (&json!(call_id), parts)
+        );
+    }
+    // That of an epoch that is not known, as it was lost.
+    let lost = format!("2-{}", ids[1].split_once('-').unwrap().1);
+    let mut resumed = service.listen_after("/stream", &lost).await;
+    assert_eq!(resumed.call().await["call_id"], "after-0");
+}
+
+/// Takes numbers of transactions that nothing is stored with.
+async fn take_numbers(conn: &mut PgConnection, number: usize) {
+    for _ in 0..number {
+        conn.execute("begin; select pg_current_xact_id(); rollback").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_id_is_of_more_than_is_stored() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    // Where nothing is, and where something is.
+    for _ in 0..2 {
+        let mut stream = service.listen("/stream").await;
+        let mut conn = database.connect().await;
+        take_numbers(&mut conn, 10).await;
+        let mut later = service.listen("/stream").await;
+        let newest = "select coalesce(max(transaction), 0) from events";
+        let newest: i64 = conn.fetch_one(newest).await.unwrap().get(0);
+        for id in [&stream.last_id, &later.last_id] {
+            assert!(id.ends_with(&format!("-{newest}-{}", i32::MAX)), "{id}");
+        }
+        deliver_calls(&service, &newest.to_string(), 1).await;
+        assert_eq!(stream.call().await, later.call().await);
+    }
+}
+
+/// A process of the server is killed, whereupon it starts all of them anew, and takes numbers again
+/// of transactions that were not on disk.
+#[tokio::test]
+async fn numbers_that_come_again_after_a_crash_keep_nothing_from_being_told() {
+    const TAKEN: usize = 20;
+    const CALLS: usize = 50;
+    let place = Place::with_cluster().await;
+    // Nothing reaches the disk that nobody waits for.
+    let lazy =
+        "wal_writer_delay = 10s\nwal_level = minimal\nmax_wal_senders = 0\nautovacuum = off\n";
+    fs::write(place.0.join("postgresql.local.conf"), lazy).expect("a file of ours");
+    let service = Service::start_in(&place).await;
+    let server = place.acquire(Claim::Join).await;
+    let mut conn = PgConnection::connect(server.url()).await.unwrap();
+    deliver_calls(&service, "before", 1).await;
+    take_numbers(&mut conn, TAKEN).await;
+    let mut open = service.listen("/stream").await;
+    let id = open.last_id.clone();
+
+    let pid: i32 = conn.fetch_one("select pg_backend_pid()").await.unwrap().get(0);
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).expect("it is ours");
+    Provider::start(calls("after", CALLS), &[&service]).finish().await;
+    let told = open.calls(CALLS).await;
+    let mut resumed = service.listen_after("/stream", &id).await;
+    assert_eq!(resumed.calls(CALLS).await, told);
+    service.stop().await;
+    server.release().await.expect("it stops");
 }

@@ -174,11 +174,7 @@ impl Hub {
         let tip = *self.streams.0.tip.borrow();
         if let Some(tip) = tip {
             let moved = in_time(stream::resume(connection, tip)).await?;
-            self.streams.0.tip.send_if_modified(|tip| {
-                let is_moved = moved != *tip;
-                *tip = moved;
-                is_moved
-            });
+            self.streams.0.tip.send_if_modified(|tip| tip.replace(moved) != Some(moved));
         }
         Ok(())
     }

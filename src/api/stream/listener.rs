@@ -33,7 +33,7 @@ use crate::{
     api::{Keyring, Problem, Service, caller::Pass},
     clock::Clock,
     store::{
-        self, Buckets,
+        self, Buckets, epoch,
         stream::{self, Bookmark, Stretch},
     },
 };
@@ -102,13 +102,15 @@ impl Listener {
         let place = streams.place()?;
         let (pages, tip) = streams.subscribe().await?;
         let at = match last_id {
-            None => tip.max(present(&service.pool, service.buckets).await?),
+            None => present(&service.pool, service.buckets).await?,
             Some(last_id) => find_place(&service.pool, service.buckets, last_id).await?,
         };
-        if at.epoch > tip.epoch {
+        if at.epoch != tip.epoch {
             // The hub has yet to hear of it.
             return Err(Problem::unavailable("The database has just moved.", None));
         }
+        // Who begins now is told nothing twice that the hub has told.
+        let at = if last_id.is_none() { at.max(tip) } else { at };
         let now = Instant::now();
         let mut checks = interval_at(now + CHECK_EVERY, CHECK_EVERY);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -201,7 +203,10 @@ impl Listener {
             page = self.pages.recv() => match page {
                 Ok(Ok(page)) => {
                     self.state = State::Live;
-                    self.take(&page)
+                    match self.move_to(page.last.epoch).await {
+                        Ok(()) => self.take(&page),
+                        Err(end) => Some(self.end(end)),
+                    }
                 }
                 Ok(Err(end)) => Some(self.end(end)),
                 // So much came while it read up; that is not its fault.
@@ -217,11 +222,31 @@ impl Listener {
         match self.streams.subscribe().await {
             Ok((pages, tip)) => {
                 (self.pages, self.tip, self.state) = (pages, tip, State::Behind);
-                None
+                self.move_to(tip.epoch).await.err().map(|end| self.end(end))
             }
             Err(_) if *self.stopping.borrow() => Some(self.end(End::Stopping)),
             Err(_) => Some(self.end(End::Unavailable)),
         }
+    }
+
+    /// Finds its place in the epoch in which the hub tells, should the database have
+    /// moved since.
+    async fn move_to(&mut self, epoch: epoch::Name) -> Result<(), End> {
+        if self.at.epoch == epoch {
+            return Ok(());
+        }
+        let Inner { reading, readers, .. } = &*self.streams.0;
+        let _reader = readers.acquire().await.expect("nobody closes it");
+        let moved = in_time(stream::resume(reading, self.at)).await.map_err(|error| {
+            tracing::warn!(%error, "a stream cannot find its place");
+            End::Unavailable
+        })?;
+        if moved.epoch != epoch {
+            // It has moved once more, and the hub has yet to hear of it.
+            return Err(End::Unavailable);
+        }
+        self.at = moved;
+        Ok(())
     }
 
     /// Those of a page's messages that it listens to and was not told yet.
@@ -274,10 +299,12 @@ async fn find_place(
     buckets: Buckets,
     last_id: Bookmark,
 ) -> Result<Bookmark, Problem> {
-    let unknown = || Problem::bad_parameter("Last-Event-ID: is no id of this stream");
-    let at = in_time(stream::resume(pool, last_id)).await?.ok_or_else(unknown)?;
+    let at = in_time(stream::resume(pool, last_id)).await?;
     let view = in_time(stream::view(pool, buckets)).await?;
-    if view.is_behind(at) { Ok(at) } else { Err(unknown()) }
+    if !view.is_behind(at) {
+        return Err(Problem::bad_parameter("Last-Event-ID: is no id of this stream"));
+    }
+    Ok(at)
 }
 
 #[cfg(test)]
@@ -291,7 +318,8 @@ mod tests {
     use super::{super::hub::Hub, *};
     use crate::api::{caller::Caller, query::Query};
 
-    const HERE: Bookmark = Bookmark { epoch: 1, transaction: 7, place: 0 };
+    const HERE: Bookmark =
+        Bookmark { epoch: epoch::Name { number: 1, begun_at: None }, transaction: 7, place: 0 };
 
     /// Where no database is.
     fn nowhere() -> PgConnectOptions {

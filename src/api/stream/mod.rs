@@ -266,13 +266,14 @@ impl IntoParams for LastEventId {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let meaning = "The id of the last message that was heard: the stream goes on behind it. \
                        Without one it begins now.";
-        let id = ObjectBuilder::new().schema_type(Type::String).examples(["1-872-0"]);
+        let id = ObjectBuilder::new().schema_type(Type::String).examples(["1-65199d8a01a37-872-0"]);
         vec![parameter("Last-Event-ID", ParameterIn::Header, meaning, id)]
     }
 }
 
 /// What a stream says.
-const EXAMPLE: &str = "retry: 1000\n:\nid: 1-871-2147483647\n\nevent: call\nid: 1-872-0\ndata: \
+const EXAMPLE: &str = "retry: 1000\n:\nid: 1-65199d8a01a37-871-2147483647\n\n\
+    event: call\nid: 1-65199d8a01a37-872-0\ndata: \
     {\"call_id\":\"call-1\",\"project_id\":\"demo\",\"direction\":\"outbound\",\"status\":\"BUSY\",\
     \"terminal\":true,\"attempt_count\":1,\"has_errors\":false,\
     \"event_id\":\"e8d03a13-0464-8de5-882b-0be019b4c8d7\",\"event_type\":\"OUTBOUND_CALL_BUSY\",\

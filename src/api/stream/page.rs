@@ -12,7 +12,10 @@ use uuid::Uuid;
 use super::filter::Filter;
 use crate::{
     call::{CallId, Direction, Disposition, ProjectId, Status},
-    store::stream::{Bookmark, Message},
+    store::{
+        epoch,
+        stream::{Bookmark, Message},
+    },
 };
 
 /// Why we end a stream.
@@ -178,22 +181,38 @@ pub(super) fn write_end(end: End) -> Bytes {
     format!("event: end\ndata: {{\"reason\":\"{}\"}}\n\n", end.as_str()).into()
 }
 
-/// A place, as it is sent with each message.
+/// A place, as it is sent with each message. One of an epoch that began before
+/// that was noted has no such part.
 fn write_id(at: Bookmark) -> String {
-    let Bookmark { epoch, transaction, place } = at;
-    format!("{epoch}-{transaction}-{place}")
+    let Bookmark { epoch: epoch::Name { number, begun_at }, transaction, place } = at;
+    match begun_at.map(|it| it.timestamp_micros()) {
+        Some(begun_at) => format!("{number}-{begun_at:x}-{transaction}-{place}"),
+        None => format!("{number}-{transaction}-{place}"),
+    }
 }
 
 /// Reads it as it was written.
 pub(super) fn read_id(id: &str) -> Option<Bookmark> {
-    let mut parts = id.split('-');
-    let mut next = || parts.next();
+    let parts: Vec<&str> = id.splitn(5, '-').collect();
+    let (number, begun_at, transaction, place) = match *parts {
+        [number, begun_at, transaction, place] => (number, Some(begun_at), transaction, place),
+        [number, transaction, place] => (number, None, transaction, place),
+        _ => return None,
+    };
+    let begun_at = match begun_at {
+        Some(begun_at) => Some(read_moment(begun_at)?),
+        None => None,
+    };
     let at = Bookmark {
-        epoch: next()?.parse().ok()?,
-        transaction: next()?.parse().ok()?,
-        place: next()?.parse().ok()?,
+        epoch: epoch::Name { number: number.parse().ok()?, begun_at },
+        transaction: transaction.parse().ok()?,
+        place: place.parse().ok()?,
     };
     (write_id(at) == id).then_some(at)
+}
+
+fn read_moment(micros: &str) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)
 }
 
 #[cfg(test)]
@@ -207,7 +226,7 @@ mod tests {
     };
 
     fn at(transaction: i64, place: i32) -> Bookmark {
-        Bookmark { epoch: 1, transaction, place }
+        Bookmark { epoch: epoch::Name { number: 1, begun_at: None }, transaction, place }
     }
 
     fn message(place: i32, call_id: &str, status: Status) -> Message {
@@ -271,8 +290,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_reads_as_it_was_written(epoch in 0i32.., transaction in 0i64.., place in 0i32..) {
-            let at = Bookmark { epoch, transaction, place };
+        fn an_id_reads_as_it_was_written(
+            number in 0i32..,
+            // Until the year 9999.
+            begun_at in prop::option::of(0i64..253_402_300_800_000_000),
+            transaction in 0i64..,
+            place in 0i32..,
+        ) {
+            let begun_at = begun_at.and_then(DateTime::from_timestamp_micros);
+            let at = Bookmark { epoch: epoch::Name { number, begun_at }, transaction, place };
             prop_assert_eq!(read_id(&write_id(at)), Some(at));
         }
 
@@ -293,7 +319,26 @@ mod tests {
 
     #[test]
     fn an_id_is_written_in_one_way() {
-        for wrong in ["", "1", "1-2", "1-2-3-4", "+1-2-3", "01-2-3", "1-2-", "1--2-3", " 1-2-3"] {
+        for id in ["1-2-3", "1-65199d8a01a37-2-3"] {
+            assert_eq!(read_id(id).map(write_id).as_deref(), Some(id));
+        }
+        for wrong in [
+            "",
+            "1",
+            "1-2",
+            "+1-2-3",
+            "01-2-3",
+            "1-2-",
+            "1--2-3",
+            " 1-2-3",
+            "1-A-2-3",
+            "1-0a-2-3",
+            "1-+a-2-3",
+            "1--2-3-4",
+            "1-ffffffffffffffff-2-3",
+            "1-7fffffffffffffff-2-3",
+            "1-2-3-4-5",
+        ] {
             assert_eq!(read_id(wrong), None, "{wrong:?}");
         }
     }

@@ -40,6 +40,14 @@ impl Place {
         place
     }
 
+    /// A copy of its files, whose server must have been stopped.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::new();
+        let copied = Command::new("cp").arg("-aT").args([&self.0, &copy.0]).status();
+        assert!(copied.expect("cp runs").success());
+        copy
+    }
+
     /// As `mktemp -d` makes them.
     pub(crate) fn closed() -> Self {
         let place = Self::new();
