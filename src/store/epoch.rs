@@ -23,7 +23,7 @@ pub struct Epoch {
     pub transaction_offset: i64,
 }
 
-/// What an epoch is known by wherever it may be asked for.
+/// What an epoch is known by, in whichever copy of its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// How many there were by then in the history of its database, it included.
@@ -152,7 +152,8 @@ impl History {
     /// One that is not known began in a copy that was lost. The copy that took its
     /// place is an older one, and what it has from before that, the lost one had too.
     /// The epochs that it has begun since began later, and those from the number of
-    /// the lost one on are of them by whatever clock; the present one always is.
+    /// the lost one on are of them by whatever clock. Where neither tells one, all
+    /// counts as new.
     pub(super) fn parts_from(&self, name: Name) -> Option<i64> {
         let is_known = self.0.iter().any(|epoch| epoch.name == name);
         let mut epochs = self.0.iter();
@@ -160,7 +161,7 @@ impl History {
             epochs.find(|epoch| epoch.name.number > name.number)
         } else {
             let is_newer = |of: Name| of.number >= name.number || of.begun_at > name.begun_at;
-            epochs.find(|epoch| is_newer(epoch.name)).or(self.0.last())
+            epochs.find(|epoch| is_newer(epoch.name)).or(self.0.first())
         };
         first.map(|epoch| epoch.begins_at)
     }
@@ -204,7 +205,7 @@ mod tests {
             (name(3, 250), 30),
             (name(7, 250), 30),
             // Its clock was ahead of ours.
-            (name(7, 900), 30),
+            (name(7, 900), 10),
             // Its release noted no time: it is older than all that has one.
             (name(2, None), 20),
             (name(7, None), 20),

@@ -9,7 +9,7 @@
 //!
 //! Postgres counts transactions anew where a dump is restored, and takes numbers
 //! again after a failover that lost some; a bookmark of another
-//! [epoch](super::epoch) leads to what came since and never past it. It takes them
+//! [epoch](mod@epoch) leads to what came since and never past it. It takes them
 //! again after a crash too, those that were not on disk; so a bookmark is never set
 //! further than something is stored.
 
@@ -117,7 +117,7 @@ impl View {
 }
 
 /// Where to read on from a bookmark that may be of another epoch. There must have
-/// been an [epoch](super::epoch).
+/// been an [epoch](mod@epoch).
 ///
 /// # Errors
 ///
@@ -132,7 +132,7 @@ pub async fn resume(executor: impl PgExecutor<'_>, bookmark: Bookmark) -> Result
     Ok(end.map_or(moved, |end| moved.min(end)))
 }
 
-/// Which transactions are over. There must have been an [epoch](super::epoch).
+/// Which transactions are over. There must have been an [epoch](mod@epoch).
 ///
 /// # Errors
 ///
