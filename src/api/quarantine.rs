@@ -126,6 +126,8 @@ impl IntoParams for EntryIdInPath {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let uuid = ObjectBuilder::new().schema_type(Type::String);
         let uuid = uuid.format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
+        // That of the example of an entry.
+        let uuid = uuid.examples(["22d6f27c-bfc5-80bb-9f06-e980c1674281"]);
         vec![parameter("id", ParameterIn::Path, "The entry.", uuid)]
     }
 }

@@ -1,12 +1,12 @@
 //! The interface's description, held to what the service does; and its page.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Command};
 
 use jsonschema::Draft;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Database, Service,
+    Answer, Database, Service, callstate,
     delivery::{fixture, fixtures},
 };
 
@@ -354,5 +354,61 @@ async fn the_page_shows_all_that_is_described_and_loads_nothing_from_elsewhere()
     assert!(!style.text.contains("url("));
     for path in ["/docs?colour=red", "/docs/style.css?colour=red"] {
         service.get(path).await.problem(400);
+    }
+}
+
+/// Runs a line for the shell as a reader of the page would, with a key or without one, and gives the status of the answer.
+fn run(line: &str, service: &Service, key: Option<&str>) -> String {
+    let line = line.replace("http://127.0.0.1:8080", service.base_url());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{line} -sS -o /dev/null -w '%{{http_code}}'")]);
+    match key {
+        Some(key) => shell.env("CALLSTATE_KEY", key),
+        None => shell.env_remove("CALLSTATE_KEY"),
+    };
+    let output = shell.output().expect("the shell runs");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
+    String::from_utf8(output.stdout).expect("a status is ASCII")
+}
+
+#[tokio::test]
+async fn the_lines_for_the_shell_work_with_a_key_and_where_none_is_asked_for_without() {
+    let database = Database::create().await;
+    let open = Service::start(&database).await;
+    let closed = Service::start_with(&database, |command| {
+        command.arg("--require-key");
+    })
+    .await;
+    let url = database.url();
+    let created = callstate(&[
+        "keys",
+        "create",
+        "--name",
+        "k",
+        "--scope",
+        "admin",
+        "--format",
+        "json",
+        "--database-url",
+        &url,
+    ]);
+    let created: Value = serde_json::from_slice(&created.stdout).expect("it is JSON");
+    let key = created["key"].as_str().expect("it is text");
+
+    let page = open.get("/docs").await.text;
+    let lines = page.split("<pre><code>curl ").skip(1).filter_map(|it| it.split("</code>").next());
+    let lines =
+        lines.map(|it| format!("curl {}", it.replace("&quot;", "\"").replace("&amp;", "&")));
+    // A stream would not end.
+    let guarded = |it: &String| it.contains("CALLSTATE_KEY") && !it.starts_with("curl -N");
+    let guarded: Vec<String> = lines.filter(guarded).collect();
+    assert!(guarded.len() > 10, "{guarded:?}");
+    for line in guarded {
+        let answered = run(&line, &open, None);
+        // Nothing is stored yet.
+        assert!(["200", "404"].contains(&answered.as_str()), "{answered}: {line}");
+        assert_eq!(run(&line, &open, Some(key)), answered, "{line}");
+        assert_eq!(run(&line, &closed, Some(key)), answered, "{line}");
+        assert_eq!(run(&line, &closed, None), "401", "{line}");
     }
 }

@@ -264,7 +264,8 @@ fn curl(document: &Value, operation: Operation<'_>) -> String {
     let options = if is_stream { " -N" } else { "" };
     let mut parts = vec![format!("curl{options} {ADDRESS}{path}")];
     if operation.is_guarded() {
-        parts.push(r#"-H "Authorization: Bearer $CALLSTATE_KEY""#.to_owned());
+        // Where there is no key, curl sends no header that has nothing behind its colon.
+        parts.push(r#"-H "Authorization:${CALLSTATE_KEY:+ Bearer $CALLSTATE_KEY}""#.to_owned());
     }
     match contents(&operation.described["requestBody"]).next() {
         Some((media_type, body)) => {
