@@ -216,6 +216,55 @@ async fn a_payload_is_read_whatever_is_in_it() {
     assert_eq!(text.as_deref(), Some("\u{fffd}\u{fffd} \\u0000 \u{fffd} \u{1f600} \u{fffd}"));
 }
 
+/// Texts of up to four of the pieces: as JSON has them, and in UTF-16.
+fn texts(pieces: &[(&str, Vec<u16>)]) -> Vec<(String, Vec<u16>)> {
+    let mut texts = vec![(String::new(), Vec::new())];
+    let mut longest = 0..1;
+    for _ in 0..4 {
+        for text in longest.clone() {
+            for (piece, said) in pieces {
+                let (json, units) = &texts[text];
+                texts.push((format!("{json}{piece}"), [&units[..], said].concat()));
+            }
+        }
+        longest = longest.end..texts.len();
+    }
+    texts
+}
+
+#[tokio::test]
+async fn a_payload_is_read_whatever_escapes_stand_side_by_side() {
+    let database = Database::create().await;
+    let escaped = [r"\\", r"\u005C", r"\u0000", r"\ud83d", r"\uDE00"].into_iter();
+    let escaped = escaped.zip([0x5c, 0x5c, 0, 0xd83d, 0xde00].map(|unit| vec![unit]));
+    // What would be the rest of an escape, and what stands for one while a payload is read.
+    let plain = ["ud83d", "uDE00", "u~"].map(|text| (text, text.encode_utf16().collect()));
+    let texts = texts(&escaped.chain(plain).collect::<Vec<_>>());
+    let json: Vec<&str> = texts.iter().map(|(json, _)| json.as_str()).collect();
+    // Whether a backslash escapes between apostrophes is for the session to say.
+    for setting in ["on", "off"] {
+        let mut connection = database.connect().await;
+        let set = format!("set standard_conforming_strings = {setting}");
+        connection.execute(sqlx::AssertSqlSafe(set)).await.unwrap();
+        let read = sqlx::query_scalar!(
+            r#"
+            select reporting.payload_text(format('{"of": "%s"}', text)::json, 'of') as "text!"
+            from unnest($1::text[]) with ordinality as texts (text, place)
+            order by place
+            "#,
+            &json as &[&str]
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        assert_eq!(read.len(), texts.len());
+        for ((json, units), read) in texts.iter().zip(read) {
+            let text = String::from_utf16_lossy(units).replace('\0', "\u{fffd}");
+            assert_eq!(read, text, "{json}, {setting}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_views_know_the_types_of_events_and_where_they_lead() {
     use callstate::call::{KnownEvent, Status};
