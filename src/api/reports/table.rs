@@ -137,9 +137,9 @@ fn written<R: Row>(question: &Question, rows: &[R]) -> Result<Vec<u8>, csv::Erro
     writer.into_inner().map_err(|error| error.into_error().into())
 }
 
-/// A time as in the JSON.
+/// A time, with as many digits as all others: readers take the form of the first for that of all.
 pub(super) fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 /// A value that may be missing.

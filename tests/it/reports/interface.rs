@@ -1,5 +1,6 @@
 //! What holds for every report: who sees what, in what form, and what is refused; and the role that reads the views.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 
@@ -62,6 +63,10 @@ fn flattened(row: &Value, column: &str) -> String {
         Value::Null if column.contains('.') => "0".to_owned(),
         Value::Null => String::new(),
         Value::String(text) if text.starts_with('=') => format!("'{text}"),
+        Value::String(text) if column.ends_with("_at") || column == "bucket_start" => {
+            let at: DateTime<Utc> = text.parse().expect("it is a time");
+            at.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+        }
         Value::String(text) => text,
         value => value.to_string(),
     }
