@@ -15,6 +15,7 @@ use super::{
 
 mod http;
 mod keys;
+mod variables;
 
 const RSA_KEY: &str = include_str!("../../tests/fixtures/keys/rsa-2048.spki.pem");
 
@@ -246,16 +247,6 @@ fn every_key_has_a_variable_named_after_it() {
     assert!(!config.migrate);
     assert_eq!(config.webhooks.len(), 1);
     assert_eq!(config.webhooks["partner"].auth, bearer(&["one", "two"]));
-}
-
-#[test]
-fn a_variable_of_an_endpoint_overrides_the_file() {
-    let config = World::new()
-        .toml("[webhooks.my-partner]\nauth = 'bearer'\ntokens = ['old']")
-        .environment([("CALLSTATE_WEBHOOKS_MY_PARTNER_TOKENS", "new")])
-        .right();
-    assert_eq!(config.webhooks.len(), 1);
-    assert_eq!(config.webhooks["my-partner"].auth, bearer(&["new"]));
 }
 
 #[test]

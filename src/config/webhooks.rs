@@ -209,9 +209,18 @@ fn names(reader: &mut Reader<'_>) -> BTreeSet<String> {
         }
         true
     });
-    let of_file: BTreeSet<_> = names.iter().map(|name| variable_name(name)).collect();
+    let mut of_file = BTreeMap::new();
+    for name in &names {
+        if let Some(other) = of_file.insert(variable_name(name), name.clone()) {
+            let source = Source::file(&reader.file.name, &format!("webhooks.{name}"));
+            let text = format!("has the same variables as webhooks.{other}; give one another name");
+            reader.mistakes.push(source.mistake(text));
+        }
+    }
     let of_environment = names_in(reader.environment);
-    names.extend(of_environment.into_iter().filter(|name| !of_file.contains(&variable_name(name))));
+    names.extend(
+        of_environment.into_iter().filter(|name| !of_file.contains_key(&variable_name(name))),
+    );
     names
 }
 
