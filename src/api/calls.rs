@@ -83,7 +83,7 @@ pub(super) struct CallDocument {
     last_event_at: DateTime<Utc>,
     /// When the event happened that brought its terminal status; null while the call is live.
     ended_at: Option<DateTime<Utc>>,
-    /// When the last event that changed it was received.
+    /// When the newest of its events was received.
     updated_at: DateTime<Utc>,
 }
 

@@ -2,12 +2,14 @@
 
 /// A name that is none of the names of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is no {kind}")]
+#[error("{name:?} is no {kind}; must be one of {}", .known.join(", "))]
 pub struct UnknownName {
     /// What the name was taken for, such as `status`.
     pub kind: &'static str,
     /// The name as it was found.
     pub name: String,
+    /// The names that there are.
+    pub known: &'static [&'static str],
 }
 
 /// Gives an enum its names: `ALL`, `as_str`, `Display`, `FromStr`, and serde by
@@ -50,7 +52,11 @@ macro_rules! named {
             fn from_str(name: &str) -> Result<Self, Self::Err> {
                 match name {
                     $($name => Ok(Self::$variant),)+
-                    _ => Err($crate::call::UnknownName { kind: $kind, name: name.to_owned() }),
+                    _ => Err($crate::call::UnknownName {
+                        kind: $kind,
+                        name: name.to_owned(),
+                        known: &[$($name),+],
+                    }),
                 }
             }
         }

@@ -1,10 +1,10 @@
 //! What may be asked of every report: which time, which calls, how divided, and
 //! in what form.
 
-use std::{collections::BTreeSet, fmt::Display, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::http::{HeaderMap, Uri, header};
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{Postgres, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{
@@ -21,7 +21,7 @@ use crate::{
     api::{
         Problem, Service,
         caller::Caller,
-        query::{Query, parameter},
+        query::{Query, parameter, read_instant, read_name},
     },
     call::{Direction, ProjectId, named},
     store::reports::{self, Asked, Cell, Group, span},
@@ -193,9 +193,9 @@ impl Question {
         now: DateTime<Utc>,
     ) -> Result<Self, Problem> {
         let mut query = Query::of(uri);
-        let to = query.take("to", time).unwrap_or(now);
-        let from = query.take("from", time).unwrap_or(to - DEFAULT_SPAN);
-        let bucket = query.take("bucket", one_of(Bucket::ALL)).unwrap_or(Bucket::Undivided);
+        let to = query.take("to", read_instant).unwrap_or(now);
+        let from = query.take("from", read_instant).unwrap_or(to - DEFAULT_SPAN);
+        let bucket = query.take("bucket", read_name).unwrap_or(Bucket::Undivided);
         let time_zone = query.take("time_zone", |zone| {
             time_zones
                 .get(zone)
@@ -204,9 +204,8 @@ impl Question {
         });
         let (by_project, by_direction) = query.take("group_by", groups).unwrap_or_default();
         let projects = caller.projects(query.take_project_id().as_ref());
-        let direction = query.take("direction", one_of(Direction::ALL));
-        let format =
-            query.take("format", one_of(Format::ALL)).unwrap_or_else(|| preferred(headers));
+        let direction = query.take("direction", read_name);
+        let format = query.take("format", read_name).unwrap_or_else(|| preferred(headers));
         if from >= to {
             query.fault("from", "must be before to");
         } else if bucket.length().is_some_and(|length| {
@@ -296,23 +295,6 @@ impl Question {
 
 fn too_many() -> String {
     format!("there would be more than {MAX_BUCKETS}")
-}
-
-/// A time, as exactly as Postgres keeps it.
-fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    DateTime::parse_from_rfc3339(text)
-        .map(|time| time.to_utc().trunc_subsecs(6))
-        .map_err(|_| "must be a time such as 2026-05-12T10:24:00Z".to_owned())
-}
-
-/// Reads one of some names.
-fn one_of<T: Copy + Display>(all: &[T]) -> impl FnOnce(&str) -> Result<T, String> {
-    |text| {
-        all.iter().copied().find(|name| name.to_string() == text).ok_or_else(|| {
-            let names: Vec<String> = all.iter().map(T::to_string).collect();
-            format!("must be one of {}", names.join(", "))
-        })
-    }
 }
 
 /// Reads `group_by`: whether by project, and whether by direction.

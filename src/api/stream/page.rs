@@ -74,7 +74,7 @@ pub(in crate::api) struct Data<'a> {
     event_type: &'a str,
     /// What the state machine did with it.
     disposition: Disposition,
-    /// When it was stored.
+    /// When the newest of the call's events was received, of those that had come.
     updated_at: DateTime<Utc>,
 }
 
