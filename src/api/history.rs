@@ -32,6 +32,9 @@ const MAX_LIMIT: u16 = 500;
 /// The most events on a page that shows their payloads, which may be large.
 const MAX_LIMIT_WITH_PAYLOAD: u16 = 100;
 
+/// The most bytes of payloads on a page, unless its first event alone has more: 8 MiB.
+const MAX_PAYLOAD_BYTES: u32 = 8 << 20;
+
 /// A page of a call's history.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = History)]
@@ -153,10 +156,13 @@ pub(super) async fn show(
 
     let keys = keys_by_call_id(&service.pool, service.buckets, &call_id, &projects).await?;
     let key = only_one(keys, &call_id, |key| &key.project_id)?;
+    let payload_bytes = with_payload.then_some(MAX_PAYLOAD_BYTES);
     // One more than is shown tells whether there is a next page.
     let mut shown =
-        events::history(&service.pool, service.buckets, &key, after, limit + 1, with_payload)
+        events::history(&service.pool, service.buckets, &key, after, limit + 1, payload_bytes)
             .await?;
+    let whole = shown.iter().take_while(|event| !with_payload || event.payload.is_some()).count();
+    let limit = u16::try_from(whole).unwrap_or(limit).min(limit);
     let next_cursor = cut(&mut shown, limit).map(|last| write_place(last.place()));
     Ok(Json(HistoryDocument {
         call_id: key.call_id,
@@ -176,7 +182,9 @@ enum Include {
 impl IntoParams for Include {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let meaning = format!(
-            "Shows what is left out otherwise; `limit` is then at most {MAX_LIMIT_WITH_PAYLOAD}."
+            "Shows what is left out otherwise; `limit` is then at most {MAX_LIMIT_WITH_PAYLOAD}, and a \
+             page ends before payloads have more than {} MiB, but for one that does alone.",
+            MAX_PAYLOAD_BYTES >> 20
         );
         vec![parameter("include", ParameterIn::Query, &meaning, Self::schema())]
     }

@@ -391,7 +391,10 @@ pub(super) async fn count_repetitions(
     Ok(())
 }
 
-/// The events of a call in fold order, at most `limit`, those after `after`.
+/// The events of a call in fold order, at most `limit`, those after `after`; and
+/// with their payloads, where it is said how many bytes these may have together.
+/// The first has its payload in any case, and from the one on that would have
+/// too much none has.
 ///
 /// # Errors
 ///
@@ -402,7 +405,7 @@ pub async fn history(
     key: &CallKey,
     after: Option<Place>,
     limit: u16,
-    with_payload: bool,
+    payload_bytes: Option<u32>,
 ) -> Result<Vec<HistoryEvent>, Error> {
     let rows = sqlx::query_as!(
         HistoryRow,
@@ -413,10 +416,15 @@ pub async fn history(
             disposition as "disposition: Disposition", reason,
             from_status as "from_status: Status", to_status as "to_status: Status", attempt,
             delivery_count, last_delivered_at, endpoint,
-            case when $7 then payload::text end as payload
+            case
+                when row_number() over shown = 1 and $7::bigint is not null
+                    or sum(octet_length(case when $7 is not null then payload::text end)) over shown <= $7
+                then payload::text
+            end as payload
         from events
         where bucket = $1 and call_id = $2 and project_id = $3
             and ($4::timestamptz is null or (effective_at, rank, fingerprint) > ($4, $5, $6))
+        window shown as (order by effective_at, rank, fingerprint rows unbounded preceding)
         order by effective_at, rank, fingerprint
         limit $8
         "#,
@@ -426,7 +434,7 @@ pub async fn history(
         after.map(|place| place.effective_at),
         after.map_or(0, |place| place.rank),
         after.map_or_else(Vec::new, |place| place.fingerprint.0.to_vec()),
-        with_payload,
+        payload_bytes.map(i64::from),
         i64::from(limit),
     )
     .fetch_all(executor)

@@ -111,6 +111,39 @@ async fn a_history_comes_page_by_page_in_fold_order() {
     assert_eq!(Value::Array(paged), whole["events"]);
 }
 
+#[tokio::test]
+async fn a_page_with_payloads_ends_before_there_is_too_much_of_them() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_MAX_DELIVERY_BYTES", "20000000");
+    })
+    .await;
+    let mut sent = Vec::new();
+    for (second, megabytes) in [3, 4, 3, 9, 1, 1, 1].into_iter().enumerate() {
+        let second = u32::try_from(second).unwrap();
+        let mut body = delivery("OUTBOUND_CALL_CALLING", "large", second, None);
+        body["padding"] = "x".repeat(megabytes << 20).into();
+        service.deliver(body.to_string()).await.ok();
+        sent.push(body);
+    }
+    for (limit, pages) in [("", vec![2, 1, 1, 3]), ("&limit=2", vec![2, 1, 1, 2, 1])] {
+        let mut shown = Vec::new();
+        let mut cursor = String::new();
+        for length in pages {
+            let path = format!("/calls/large/history?include=payload{limit}&cursor={cursor}");
+            let page = service.get(&path).await.ok();
+            let events = page["events"].as_array().unwrap();
+            assert_eq!(events.len(), length, "after {}{limit}", shown.len());
+            shown.extend(events.iter().map(|event| event["payload"].clone()));
+            cursor = page["next_cursor"].as_str().unwrap_or_default().to_owned();
+        }
+        assert_eq!(cursor, "");
+        assert!(shown == sent, "what is shown is not what was sent");
+    }
+    let without = service.get("/calls/large/history").await.ok();
+    assert_eq!(without["events"].as_array().unwrap().len(), 7);
+}
+
 /// A delivery of a call that failed, with so many errors.
 fn failure(call_id: &str, second: u32, errors: usize) -> String {
     let mut body = delivery("OUTBOUND_CALL_ERROR", call_id, second, None);
