@@ -9,9 +9,10 @@
 //! | [`errors`] | what went wrong |
 //! | [`coverage`] | which types of events come |
 //!
-//! What always holds: a figure is computed from the views in the schema
-//! `reporting`, so that whoever asks them in SQL finds the same; and from one
-//! snapshot of the database, whatever comes meanwhile.
+//! What always holds: whoever asks the views in the schema `reporting` in SQL
+//! finds the same figures, to which tests hold both, as what is counted here is
+//! counted from narrower views or from an index; and a report is computed from
+//! one snapshot of the database, whatever comes meanwhile.
 //!
 //! Deliberately absent: buckets and groups of which there is nothing, which who
 //! asks fills in, and time.
