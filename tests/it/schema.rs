@@ -12,7 +12,7 @@ use callstate::{
         shelf::{self, Shelf},
     },
 };
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, postgres::PgQueryResult};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgPool, postgres::PgQueryResult};
 
 use crate::support::{Database, Service, callstate, delivery::fixture};
 
@@ -90,10 +90,12 @@ async fn the_enums_of_postgres_have_the_names_of_the_program() {
     }
 }
 
-#[tokio::test]
-async fn the_program_and_postgres_agree_on_the_shelf_of_a_call() {
-    let database = Database::create().await;
-    let shelves = sqlx::query!(
+/// How many calls [`insert_every_kind_of_call`] makes.
+const KINDS_OF_CALLS: usize = Status::ALL.len() * 3 * 2 * 3;
+
+/// Of every status and direction, with errors and without, with no, one and two anomalies.
+async fn insert_every_kind_of_call(pool: &PgPool) {
+    let inserted = sqlx::query!(
         r#"
         insert into calls (
             bucket, call_id, project_id, version, direction, status, attempts, has_errors,
@@ -101,19 +103,35 @@ async fn the_program_and_postgres_agree_on_the_shelf_of_a_call() {
             last_event_rank, last_event_fingerprint, updated_at, last_delivered_at
         )
         select 0, row_number() over (), 'p', 1, direction, status, '[]', has_errors, 1, anomalies,
-            '{}', now(), now(), 0, '', now(), now()
+            '{"CALLING": 1}', now(), now(), 0, '', now(), now()
         from unnest(enum_range(null::call_status)) as status
         cross join unnest(enum_range(null::call_direction) || null::call_direction) as direction
         cross join (values (false), (true)) as errors (has_errors)
         cross join generate_series(0, 2) as anomalies
-        returning direction as "direction: Direction", status as "status: Status", has_errors,
-            anomaly_count, outcome as "outcome!: Status", marks as "marks!"
         "#
     )
-    .fetch_all(&database.pool().await)
+    .execute(pool)
     .await
     .unwrap();
-    assert_eq!(shelves.len(), Status::ALL.len() * 3 * 2 * 3);
+    assert_eq!(usize::try_from(inserted.rows_affected()), Ok(KINDS_OF_CALLS));
+}
+
+#[tokio::test]
+async fn the_program_and_postgres_agree_on_the_shelf_of_a_call() {
+    let database = Database::create().await;
+    let pool = database.pool().await;
+    insert_every_kind_of_call(&pool).await;
+    let shelves = sqlx::query!(
+        r#"
+        select direction as "direction: Direction", status as "status: Status", has_errors,
+            anomaly_count, outcome as "outcome!: Status", marks as "marks!"
+        from calls
+        "#
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(shelves.len(), KINDS_OF_CALLS);
     for row in shelves {
         let shelf = Shelf {
             outcome: shelf::outcome(row.status),
@@ -122,6 +140,59 @@ async fn the_program_and_postgres_agree_on_the_shelf_of_a_call() {
             is_anomalous: row.anomaly_count > 0,
         };
         assert_eq!((row.outcome, row.marks), (shelf.outcome, shelf.marks()), "{shelf:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_views_leave_no_kind_of_call_out() {
+    let database = Database::create().await;
+    let pool = database.pool().await;
+    insert_every_kind_of_call(&pool).await;
+    let with_errors = sqlx::query!(
+        r#"
+        insert into events (
+            bucket, call_id, project_id, fingerprint, event_id, event_type, rank, received_at,
+            effective_at, disposition, reason, errors, endpoint, delivery_count,
+            last_delivered_at, payload
+        )
+        select bucket, call_id, project_id, '', gen_random_uuid(), 'FAILED', -1, now(),
+            now(), 'unrecognized', '', '[{"code": "E"}]', 'default', 1,
+            now(), '{}'
+        from calls
+        where has_errors
+        "#
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    assert_eq!(usize::try_from(with_errors.rows_affected()), Ok(KINDS_OF_CALLS / 2));
+    let seen = sqlx::query!(
+        r#"
+        select view as "view!", calls::bigint as "calls!"
+        from (values
+            ('reported_calls', (select count(*) from reported_calls)),
+            ('calls', (select count(*) from reporting.calls)),
+            ('durations', (select count(*) from reporting.durations where status = 'CALLING')),
+            ('outcomes_hourly', (select sum(calls) from reporting.outcomes_hourly)),
+            ('outcomes_daily', (select sum(calls) from reporting.outcomes_daily)),
+            ('reported_errors', (select 2 * count(*) from reported_errors)),
+            ('errors', (select 2 * count(*) from reporting.errors)),
+            -- each outcome has a column
+            ('outcomes', (
+                select sum(
+                    live + completed + error + no_response + busy + unreachable + canceled + expired
+                    + max_attempts_reached + concurrency_limit_exceeded
+                )
+                from reporting.outcomes_daily
+            ))
+        ) as seen (view, calls)
+        "#
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    for of_view in seen {
+        assert_eq!(usize::try_from(of_view.calls), Ok(KINDS_OF_CALLS), "{}", of_view.view);
     }
 }
 
