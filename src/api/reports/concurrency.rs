@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    question::{Asking, Question},
+    question::{Asking, Look, Question},
     table::{Place, ReportDocument, Row, answer},
 };
 use crate::{
@@ -81,7 +81,11 @@ pub(in crate::api) async fn show(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (question, mut look) = Question::begin(&service, &caller, &uri, &headers).await?;
+    Question::answer(&service, &caller, &uri, &headers, report).await
+}
+
+/// The report.
+async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
     let asked = question.asked();
     let turned_away = turned_away(&mut look.tx, &asked).await?;
     // What is to come is not known: calls count until now.

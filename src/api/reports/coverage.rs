@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    question::{Asking, Question},
+    question::{Asking, Look, Question},
     table::{Place, ReportDocument, Row, ShownDirection, answer, shown, time},
 };
 use crate::{
@@ -91,9 +91,13 @@ pub(in crate::api) async fn show(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (mut question, mut look) = Question::begin(&service, &caller, &uri, &headers).await?;
+    Question::answer(&service, &caller, &uri, &headers, report).await
+}
+
+/// The report.
+async fn report(mut question: Question, mut look: Look) -> Result<Response, Problem> {
     question.by_project = true;
-    let mut beside = look.beside(&service).await?;
+    let mut beside = look.beside().await?;
     let found = coverage(&mut look.tx, beside.as_deref_mut(), &question.asked()).await?;
     let types: Vec<KnownEvent> = KnownEvent::ALL
         .iter()

@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    question::{Asking, Question},
+    question::{Asking, Look, Question},
     table::{Place, ReportDocument, Row, answer},
 };
 use crate::{
@@ -83,7 +83,11 @@ pub(in crate::api) async fn show(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (question, mut look) = Question::begin(&service, &caller, &uri, &headers).await?;
+    Question::answer(&service, &caller, &uri, &headers, report).await
+}
+
+/// The report.
+async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
     let errors = errors(&mut look.tx, &question.asked()).await?;
     let kinds: BTreeSet<_> = errors.iter().map(|errors| (&errors.code, &errors.phase)).collect();
     let groups = errors.iter().map(|errors| errors.cell.group.clone());

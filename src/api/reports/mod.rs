@@ -9,7 +9,8 @@
 //! What always holds: a call counts in the bucket of its first event; a bucket
 //! of which there is nothing is there and says zero, for each group that has
 //! anything in the span; each report is of one moment; how many are computed at
-//! a time is bounded, since each takes a processor or two of the database's.
+//! a time is bounded, since each takes a processor or two of the database's, and
+//! one whose reader has gone counts until the database is done with it.
 
 pub(super) mod concurrency;
 pub(super) mod coverage;

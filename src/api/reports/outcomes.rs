@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    question::{Asking, Question},
+    question::{Asking, Look, Question},
     table::{Place, ReportDocument, Row, answer, shown},
 };
 use crate::{
@@ -144,7 +144,11 @@ pub(in crate::api) async fn show(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (question, mut look) = Question::begin(&service, &caller, &uri, &headers).await?;
+    Question::answer(&service, &caller, &uri, &headers, report).await
+}
+
+/// The report.
+async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
     let outcomes = outcomes(&mut look.tx, &question.asked()).await?;
     let rows = rows(&question, outcomes)?;
     answer(question, rows)

@@ -3,9 +3,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use axum::http::{HeaderMap, Uri, header};
+use axum::{
+    http::{HeaderMap, Uri, header},
+    response::Response,
+};
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{
     IntoParams, ToSchema as _,
@@ -146,6 +149,7 @@ pub(super) struct Question {
 /// A look at the database for one report.
 pub(super) struct Look {
     pub(super) tx: Transaction<'static, Postgres>,
+    pool: PgPool,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -153,36 +157,56 @@ impl Look {
     /// A second look at the same snapshot, where there is a connection for it.
     pub(super) async fn beside(
         &mut self,
-        service: &Service,
     ) -> Result<Option<Transaction<'static, Postgres>>, Problem> {
-        Ok(reports::beside(&service.pool, &mut self.tx, TIMEOUT).await?)
+        Ok(reports::beside(&self.pool, &mut self.tx, TIMEOUT).await?)
     }
 }
 
 impl Question {
-    /// Reads the parameters, waits for a turn, and begins to look.
-    pub(super) async fn begin(
+    /// Reads the parameters, waits for a turn, and has the report made.
+    ///
+    /// Whoever asked may go, or be told that it takes too long; the database goes on with a statement
+    /// all the same. So a report that was begun is made to its end, and only then its turn and its
+    /// connection are free.
+    pub(super) async fn answer<R>(
         service: &Service,
         caller: &Caller,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<(Self, Look), Problem> {
+        report: impl FnOnce(Self, Look) -> R + Send + 'static,
+    ) -> Result<Response, Problem>
+    where
+        R: Future<Output = Result<Response, Problem>> + Send,
+    {
         let time_zones = service.reports.time_zones(&service.pool).await?;
-        let mut question = Self::read(uri, headers, caller, time_zones, service.clock.now())?;
+        let question = Self::read(uri, headers, caller, time_zones, service.clock.now())?;
         let turn = service.reports.turn().await?;
-        let mut tx = reports::begin(&service.pool, TIMEOUT).await?;
-        question.starts = match question.bucket {
-            Bucket::Undivided => vec![question.from],
+        let pool = service.pool.clone();
+        let made = tokio::spawn(async move {
+            let (question, look) = question.begin(pool, turn).await?;
+            report(question, look).await
+        });
+        made.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    }
+
+    /// Begins to look.
+    async fn begin(
+        mut self,
+        pool: PgPool,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<(Self, Look), Problem> {
+        let mut tx = reports::begin(&pool, TIMEOUT).await?;
+        self.starts = match self.bucket {
+            Bucket::Undivided => vec![self.from],
             bucket => {
-                let (from, to) = (question.from, question.to);
-                let zone = &question.time_zone;
-                span::starts(&mut *tx, from, to, bucket.as_str(), zone).await?
+                let (from, to) = (self.from, self.to);
+                span::starts(&mut *tx, from, to, bucket.as_str(), &self.time_zone).await?
             }
         };
-        if question.starts.len() > MAX_BUCKETS {
+        if self.starts.len() > MAX_BUCKETS {
             return Err(Problem::bad_parameter(format!("bucket: {}", too_many())));
         }
-        Ok((question, Look { tx, _turn: turn }))
+        Ok((self, Look { tx, pool, _turn: turn }))
     }
 
     fn read(

@@ -1,6 +1,7 @@
 //! Reports and views against a computation that shares nothing with them but what was told.
 
 mod expected;
+mod held;
 mod interface;
 mod readme;
 mod told;

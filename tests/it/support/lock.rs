@@ -1,10 +1,10 @@
-//! Locks by which a test holds whoever writes, before it begins or in the midst of it.
+//! Locks by which a test holds whoever writes, before it begins or in the midst of it, and whoever reports.
 
 use sqlx::{Executor as _, PgConnection, Row as _};
 
 use super::Database;
 
-/// Keeps everybody from writing calls, or from committing it.
+/// Keeps everybody from writing calls, from committing it, or from reporting on them.
 pub(crate) struct Lock {
     holder: PgConnection,
     watcher: PgConnection,
@@ -15,6 +15,14 @@ impl Lock {
     pub(crate) async fn take(database: &Database) -> Self {
         let mut holder = database.connect().await;
         holder.execute("begin; lock table calls in share mode").await.expect("it is free");
+        Self { holder, watcher: database.connect().await }
+    }
+
+    /// Takes one that holds reports before they look at calls, and nobody who writes.
+    pub(crate) async fn take_before_reports(database: &Database) -> Self {
+        let mut holder = database.connect().await;
+        let hold = "begin; alter view reported_calls set (security_barrier = false)";
+        holder.execute(hold).await.expect("it is free");
         Self { holder, watcher: database.connect().await }
     }
 
@@ -37,12 +45,18 @@ impl Lock {
 
     /// Waits until so many transactions wait for it.
     pub(crate) async fn so_many_wait(&mut self, at_least: i64) {
+        while self.waiting().await < at_least {}
+    }
+
+    /// How many transactions wait for it.
+    pub(crate) async fn waiting(&mut self) -> i64 {
         let waiting = "select count(*) from pg_locks where not granted
-            and (relation = 'calls'::regclass or locktype = 'advisory')
+            and (
+                relation in ('calls'::regclass, 'reported_calls'::regclass)
+                or locktype = 'advisory'
+            )
             and database = (select oid from pg_database where datname = current_database())";
-        while self.watcher.fetch_one(waiting).await.expect("it answers").get::<i64, _>(0) < at_least
-        {
-        }
+        self.watcher.fetch_one(waiting).await.expect("it answers").get(0)
     }
 
     /// Ends the connections of those in the midst of whose transaction it is waited for.
