@@ -96,7 +96,6 @@ pub(in crate::api) async fn show(
 
 /// The report.
 async fn report(mut question: Question, mut look: Look) -> Result<Response, Problem> {
-    question.by_project = true;
     let mut beside = look.beside().await?;
     let found = coverage(&mut look.tx, beside.as_deref_mut(), &question.asked()).await?;
     let types: Vec<KnownEvent> = KnownEvent::ALL
@@ -105,6 +104,7 @@ async fn report(mut question: Question, mut look: Look) -> Result<Response, Prob
         .filter(|known| question.direction.is_none_or(|it| it == known.direction()))
         .collect();
     question.check_rows(found.projects.len() * types.len())?;
+    question.by_project = true;
     let mut rows = Vec::with_capacity(question.starts.len() * found.projects.len() * types.len());
     for bucket in 0..question.starts.len() {
         for project_id in &found.projects {

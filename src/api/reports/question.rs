@@ -264,6 +264,7 @@ impl Question {
             direction: self.direction,
             by_project: self.by_project,
             by_direction: self.by_direction,
+            max_rows: MAX_ROWS,
         }
     }
 
@@ -288,8 +289,15 @@ impl Question {
     /// Refuses a report that would have more rows than one may, with so many in each bucket.
     pub(super) fn check_rows(&self, in_bucket: usize) -> Result<(), Problem> {
         if self.starts.len().saturating_mul(in_bucket) > MAX_ROWS {
+            let named = [
+                ("from, to", true),
+                (", bucket", self.bucket != Bucket::Undivided),
+                (", group_by", self.by_project || self.by_direction),
+            ];
+            let named: String =
+                named.iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| *name).collect();
             return Err(Problem::bad_parameter(format!(
-                "bucket: with what is grouped by there would be more than {MAX_ROWS} rows"
+                "{named}: there would be more than {MAX_ROWS} rows"
             )));
         }
         Ok(())

@@ -41,7 +41,7 @@ pub struct TurnedAway {
     pub calls: u64,
 }
 
-/// How many calls of a group are in CALLING.
+/// How many calls of a group are in CALLING, if any are.
 #[derive(Debug)]
 pub struct Standing {
     /// Of whom.
@@ -100,6 +100,9 @@ pub async fn sweep(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Swe
             piece = row.begins;
             for course in courses.values_mut() {
                 course.advance(asked);
+            }
+            if courses.values().map(|course| course.sweeps.len()).sum::<usize>() > asked.max_rows {
+                break;
             }
         }
         let group = Group { project_id: row.project_id, direction: row.direction };
@@ -204,12 +207,15 @@ pub async fn standing(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
             group by 1, 2
         ) as now_and_since
         group by 1, 2
+        having sum(calling) <> 0
+        limit $6
         "#,
         asked.by_project,
         asked.by_direction,
         asked.to,
         asked.projects.as_deref() as Option<&[&str]>,
         asked.direction.map(Direction::as_str),
+        asked.limit(1),
     )
     .fetch_all(conn)
     .await?;
@@ -241,6 +247,7 @@ pub async fn turned_away(
             and ($6::text[] is null or project_id = any($6))
             and ($7::text is null or direction = $7::text::call_direction)
         group by 1, 2, 3
+        limit $8
         "#,
         asked.starts,
         asked.by_project,
@@ -249,6 +256,7 @@ pub async fn turned_away(
         asked.to,
         asked.projects.as_deref() as Option<&[&str]>,
         asked.direction.map(Direction::as_str),
+        asked.limit(1),
     )
     .fetch_all(conn)
     .await?;

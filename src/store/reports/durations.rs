@@ -68,6 +68,12 @@ pub async fn durations(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec
 
     let mut counted: BTreeMap<Cell, [Counted; STATUSES.len()]> = BTreeMap::new();
     while let Some(call) = calls.try_next().await? {
+        if call.stays.is_empty() {
+            continue;
+        }
+        if counted.len() > asked.max_rows {
+            break;
+        }
         let cell = Cell::of(call.bucket, call.project_id, call.direction);
         let counted = counted.entry(cell).or_default();
         for stay in call.stays {

@@ -37,6 +37,7 @@ pub async fn errors(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Er
             and ($6::text[] is null or project_id = any($6))
             and ($7::text is null or direction = $7::text::call_direction)
         group by 1, 2, 3, 4, 5
+        limit $8
         "#,
         asked.starts,
         asked.by_project,
@@ -45,6 +46,7 @@ pub async fn errors(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Er
         asked.to,
         asked.projects.as_deref() as Option<&[&str]>,
         asked.direction.map(Direction::as_str),
+        asked.limit(1),
     )
     .fetch_all(conn)
     .await?;

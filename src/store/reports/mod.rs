@@ -49,6 +49,8 @@ pub struct Asked<'a> {
     pub by_project: bool,
     /// Whether each direction is shown for itself.
     pub by_direction: bool,
+    /// How many rows the report may have. Of more, no more is read than shows it.
+    pub max_rows: usize,
 }
 
 /// What a figure is of.
@@ -78,6 +80,11 @@ impl Cell {
 }
 
 impl Asked<'_> {
+    /// How many rows of a statement show that the report has too many, where so many make one of its.
+    fn limit(&self, of_row: usize) -> i64 {
+        i64::try_from(self.max_rows.saturating_mul(of_row)).unwrap_or(i64::MAX).saturating_add(1)
+    }
+
     /// The longest time of which all buckets but the last are whole multiples; `None` where there is but one bucket.
     ///
     /// Postgres tells to which multiple a time belongs by a division (`date_bin`), to which bucket by looking through
@@ -158,6 +165,7 @@ mod tests {
             direction: None,
             by_project: false,
             by_direction: false,
+            max_rows: 1,
         };
         asked.bin().map(|bin| bin.microseconds / 3_600_000_000)
     }

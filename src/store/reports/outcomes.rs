@@ -8,6 +8,10 @@ use crate::{
     store::Error,
 };
 
+/// How many outcomes a cell may have: one for each status of calls and of attempts, and that of
+/// calls that completed with errors.
+const ALIKE_IN_CELL: usize = 2 * Status::ALL.len() + 1;
+
 /// How many calls or attempts stand alike.
 #[derive(Debug)]
 pub struct Outcome {
@@ -56,6 +60,7 @@ pub async fn outcomes(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
         from shapes
         cross join lateral jsonb_array_elements_text(shape::jsonb -> 0) as attempt (status)
         group by 1, 2, 3, 4, 5, 6
+        limit $10
         "#,
         asked.starts,
         asked.by_project,
@@ -66,6 +71,7 @@ pub async fn outcomes(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<
         asked.direction.map(Direction::as_str),
         asked.bin(),
         asked.starts[0],
+        asked.limit(ALIKE_IN_CELL),
     )
     .fetch_all(conn)
     .await?;

@@ -1,5 +1,6 @@
 //! Reports and views against a computation that shares nothing with them but what was told.
 
+mod bounds;
 mod expected;
 mod held;
 mod interface;
