@@ -1,12 +1,13 @@
 //! What holds for every report: who sees what, in what form, and what is refused; and the role that reads the views.
 
+use axum::{body::Body, http::Request};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 
 use super::told;
 use crate::support::{
-    Answer, Database, Service, callstate,
+    Answer, Database, Instance, Service, callstate,
     delivery::{delivery, fixture},
 };
 
@@ -155,6 +156,32 @@ async fn a_late_event_changes_the_figures_of_the_day_on_which_it_happened() {
     tell("OUTBOUND_CALL_CLOSING", 95, "A").await;
     let seconds = concurrency().await["mean"].as_f64().unwrap() * 86_400.0;
     assert!((seconds - 5.0).abs() < 1e-6, "{seconds}");
+}
+
+#[tokio::test]
+async fn a_call_that_goes_on_counts_until_now_and_not_until_the_end_of_the_span() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let calling = delivery("OUTBOUND_CALL_CALLING", "call-1", 0, None);
+    service.deliver(calling.to_string()).await.ok();
+    let pool = database.pool().await;
+    let instance = Instance::start(&pool, false).await;
+    let path = "/reports/concurrency?from=2026-05-12T00:00:00Z&to=2026-05-14T00:00:00Z&bucket=day";
+    for (now, means) in [
+        ("2026-05-12T11:00:00Z", [0.0, 0.0]),
+        ("2026-05-12T16:00:00Z", [0.25, 0.0]),
+        ("2026-05-13T10:00:00Z", [0.5, 1.0]),
+        ("2026-05-20T00:00:00Z", [0.5, 1.0]),
+    ] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = instance.ask_at(now.parse().unwrap(), request).await;
+        let report = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        let found: Vec<_> =
+            report["rows"].as_array().unwrap().iter().map(|it| &it["mean"]).collect();
+        assert_eq!(found, means, "at {now}");
+    }
+    instance.stop().await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod database;
 pub(crate) mod delivery;
+mod instance;
 mod lock;
 mod place;
 mod program;
@@ -19,6 +20,7 @@ mod supervisor;
 
 pub(crate) use self::client::Answer;
 pub(crate) use self::database::Database;
+pub(crate) use self::instance::Instance;
 pub(crate) use self::lock::Lock;
 pub(crate) use self::place::Place;
 pub(crate) use self::program::{Service, callstate, command};

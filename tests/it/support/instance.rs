@@ -1,0 +1,90 @@
+//! The router itself, with clocks that are set.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{Request, Response},
+};
+use callstate::{
+    api::{
+        Edge, Keyring, Lookup, Reports, Service, Streams, edge, keyring::Uses, router,
+        tally::Deliveries, webhooks::Endpoints,
+    },
+    clock::Clock,
+    ingest::{Ingest, Quarantine, Settings, Writers},
+    store::{Buckets, quarantine::Bounds},
+};
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+/// Limits that are not reached.
+fn edge() -> edge::Settings {
+    edge::Settings {
+        max_connections: 1,
+        read_timeout: Duration::from_mins(1),
+        idle_timeout: Duration::from_mins(1),
+        answer_timeout: Duration::from_mins(1),
+        hosts: None,
+        cors_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+    }
+}
+
+/// An instance, of which one can ask what it answers at any time.
+pub(crate) struct Instance {
+    service: Service,
+    writers: Writers,
+    uses: Uses,
+}
+
+impl Instance {
+    /// Starts it, with the database of that pool.
+    pub(crate) async fn start(pool: &PgPool, require_key: bool) -> Self {
+        let buckets = Buckets::of_database(pool).await.expect("the database answers");
+        let settings = Settings { writers: 1, batch: 1, queue: 1 };
+        let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
+        let endpoints = Endpoints {
+            by_name: BTreeMap::new(),
+            provider_utc_offset: chrono::FixedOffset::east_opt(0).expect("it is UTC"),
+            max_body: 0,
+            deliveries: Deliveries::default(),
+        };
+        let (keyring, uses) = Keyring::start(pool.clone(), require_key);
+        let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
+        let service = Service {
+            pool: pool.clone(),
+            buckets,
+            ingest,
+            quarantine: Quarantine::new(pool.clone(), bounds),
+            clock: Clock::fixed(DateTime::UNIX_EPOCH),
+            endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
+            keyring,
+            edge: Arc::new(Edge::new(edge())),
+            lookup: Lookup::start(pool, buckets),
+            streams: Streams::start(&pool.connect_options(), buckets, 1, std::future::pending()).0,
+            reports: Reports::default(),
+        };
+        Self { service, writers, uses }
+    }
+
+    /// What it answers at that time.
+    pub(crate) async fn ask_at(
+        &self,
+        now: DateTime<Utc>,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        let service = Service { clock: Clock::fixed(now), ..self.service.clone() };
+        router(service).oneshot(request).await.expect("it always answers")
+    }
+
+    /// Ends it in order: what it has noted is written, and its writers are not left half connected, which the dropping
+    /// of their database would wait for.
+    pub(crate) async fn stop(self) {
+        drop(self.service);
+        self.writers.finish().await;
+        self.uses.finish().await;
+    }
+}
