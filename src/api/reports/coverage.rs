@@ -79,7 +79,7 @@ impl Row for CoverageRow {
             (ReportDocument<CoverageRow> = "application/json",
              example = json!(example(include_str!("../openapi/examples/coverage.json")))),
             (String = "text/csv; charset=utf-8; header=present",
-             example = json!("project_id,event_type,events,first_seen_at,last_seen_at,calls_that_skipped\r\ndemo,OUTBOUND_CALL_CALLING,2,2026-05-12T10:24:02Z,2026-05-12T10:30:00Z,0\r\n")),
+             example = json!("project_id,event_type,events,first_seen_at,last_seen_at,calls_that_skipped\r\ndemo,OUTBOUND_CALL_CALLING,2,2026-05-12T10:24:02.000000Z,2026-05-12T10:30:00.000000Z,0\r\n")),
         )),
         BadParameter,
     ),

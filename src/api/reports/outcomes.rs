@@ -132,7 +132,7 @@ fn is_of_attempt(status: Status) -> bool {
             (ReportDocument<OutcomesRow> = "application/json",
              example = json!(example(include_str!("../openapi/examples/outcomes.json")))),
             (String = "text/csv; charset=utf-8; header=present",
-             example = json!("bucket_start,calls,live,terminal,completed,…\r\n2026-05-11T22:00:00Z,1,1,0,0,…\r\n")),
+             example = json!("bucket_start,calls,live,terminal,completed,…\r\n2026-05-11T22:00:00.000000Z,1,1,0,0,…\r\n")),
         )),
         BadParameter,
     ),
