@@ -451,6 +451,9 @@ async fn numbers_that_come_again_after_a_crash_keep_nothing_from_being_told() {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).expect("it is ours");
     Provider::start(calls("after", CALLS), &[&service]).finish().await;
     let told = open.calls(CALLS).await;
+    // At another instance, which has no connections from before the crash.
+    service.stop().await;
+    let service = Service::start_in(&place).await;
     let mut resumed = service.listen_after("/stream", &id).await;
     assert_eq!(resumed.calls(CALLS).await, told);
     service.stop().await;
