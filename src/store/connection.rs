@@ -184,10 +184,7 @@ pub async fn is_migrated(executor: impl PgExecutor<'_>) -> Result<bool, Error> {
 /// Where the database cannot be asked.
 pub async fn can_be_written(executor: impl PgExecutor<'_>) -> Result<bool, Error> {
     let read_only = sqlx::query_scalar!(
-        r#"
-        select current_setting('transaction_read_only')::boolean as "read_only!"
-        from callstate_buckets()
-        "#
+        r#"select current_setting('transaction_read_only')::boolean as "read_only!""#
     )
     .fetch_one(executor)
     .await?;

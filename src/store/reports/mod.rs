@@ -137,7 +137,11 @@ pub async fn beside(
     let snapshot = sqlx::query_scalar!(r#"select pg_export_snapshot() as "snapshot!""#)
         .fetch_one(first)
         .await?;
-    let mut tx = pool.begin().await?;
+    let mut tx = match pool.begin().await {
+        // Another was sooner.
+        Err(sqlx::Error::PoolTimedOut) => return Ok(None),
+        begun => begun?,
+    };
     connection::for_reporting(&mut tx, timeout, Some(&snapshot)).await?;
     Ok(Some(tx))
 }
