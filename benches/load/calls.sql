@@ -69,7 +69,8 @@ from (
 insert into calls (
     bucket, call_id, project_id, version, direction, status, attempts, client_id, provider_status,
     has_errors, event_count, anomaly_count, microseconds_in_status, status_since, first_event_at,
-    last_event_at, last_event_rank, last_event_fingerprint, ended_at, updated_at, last_delivered_at
+    last_event_at, last_event_rank, last_event_fingerprint, ended_at, updated_at, last_delivered_at,
+    closed_shape, closed_stays
 )
 select 0, call_id, project_id, 5, direction,
     (case when direction = 'inbound' and status in ('PENDING', 'REQUESTED') then 'CONNECTING' else status end)::call_status,
@@ -79,7 +80,9 @@ select 0, call_id, project_id, 5, direction,
     client_id, 'CALLING', has_errors, 1, anomaly_count, '{"PENDING": 2000000, "CALLING": 18000000}',
     first_event_at, first_event_at, first_event_at + interval '40 s', 6, sha256(number::text::bytea),
     case when status >= 'ERROR' then first_event_at + interval '40 s' end,
-    first_event_at + interval '41 s', first_event_at + interval '41 s'
+    first_event_at + interval '41 s', first_event_at + interval '41 s',
+    case when status >= 'ERROR' then '[["CALLING"],["CALLING"]]' end,
+    case when status >= 'ERROR' then '{640000000,32000001,288000004}'::bigint[] end
 from drawn
 -- as they were stored when they came
 order by number;

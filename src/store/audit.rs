@@ -15,8 +15,9 @@ use sqlx::{Connection, PgConnection};
 use super::{
     Error,
     calls::{self, StoredCall},
+    closed::Closed,
     codec::key,
-    events::{self, Derived, StoredEvent},
+    events::{self, Derived, StoredEvent, columns},
 };
 use crate::call::{Call, CallKey, Fingerprint, Outcome, fold};
 
@@ -129,6 +130,7 @@ pub async fn check(
     let wanted: Vec<&CallKey> = keys.iter().collect();
     let mut stored =
         each(&wanted, async |keys| calls::of_keys(&mut *tx, bucket, keys).await).await?;
+    let mut closed = closed(&mut tx, bucket, &wanted).await?;
     let mut events =
         each(&wanted, async |keys| events::of_calls(&mut *tx, bucket, keys).await).await?;
     tx.commit().await?;
@@ -137,7 +139,8 @@ pub async fn check(
     for key in &keys {
         let history = events.remove(key).unwrap_or_else(|| Ok(Vec::new()));
         findings.events += history.as_ref().map_or(0, Vec::len);
-        compare(key, stored.remove(key), history, &mut findings.differences);
+        let stored = stored.remove(key).map(|stored| (stored, closed.remove(key)));
+        compare(key, stored, history, &mut findings.differences);
     }
     findings.last = keys.into_iter().next_back();
     Ok(findings)
@@ -163,6 +166,41 @@ async fn each<T>(
         }
     }
     Ok(found)
+}
+
+/// The columns of which [`Closed`] is made.
+struct StoredClosed {
+    shape: Option<String>,
+    stays: Option<Vec<i64>>,
+}
+
+/// What is written of those calls for reports. Where nothing is, they take it out of
+/// the call's JSON, which is as good.
+async fn closed(
+    conn: &mut PgConnection,
+    bucket: i32,
+    keys: &[&CallKey],
+) -> Result<HashMap<CallKey, StoredClosed>, Error> {
+    let (call_ids, project_ids) = columns(keys);
+    let rows = sqlx::query!(
+        r#"
+        select calls.project_id, calls.call_id, closed_shape, closed_stays
+        from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
+        join calls using (call_id, project_id)
+        where bucket = $1 and closed_shape is not null
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let closed = StoredClosed { shape: row.closed_shape, stays: row.closed_stays };
+            Ok((key("calls", row.project_id, row.call_id)?, closed))
+        })
+        .collect()
 }
 
 /// The keys of calls, and of events of which the call is missing.
@@ -218,7 +256,7 @@ async fn next_keys(
 /// Compares a call as it is stored with the fold of its events.
 fn compare(
     key: &CallKey,
-    stored: Option<Result<StoredCall, Unreadable>>,
+    stored: Option<(Result<StoredCall, Unreadable>, Option<StoredClosed>)>,
     history: Result<Vec<StoredEvent>, Unreadable>,
     differences: &mut Vec<Difference>,
 ) {
@@ -248,7 +286,7 @@ fn compare(
         fields_of_call(&call).into_iter().chain([("last_delivered_at", time(delivered_at))]);
     match stored {
         None => differ(None, "call", "absent".to_owned(), Some("present".to_owned())),
-        Some(Ok(stored)) => {
+        Some((Ok(stored), closed)) => {
             let delivered_at = Some(stored.last_delivered_at);
             let stored_fields = fields_of_call(&stored.call)
                 .into_iter()
@@ -256,8 +294,16 @@ fn compare(
             for (stored, folded) in stored_fields.zip(folded_fields) {
                 differ(None, stored.0, stored.1, Some(folded.1));
             }
+            if let Some(stored) = closed {
+                let folded =
+                    Closed::of(&call).map(|Closed { shape, stays }| (shape, stays)).unzip();
+                differ(None, "closed_shape", shown(stored.shape), Some(shown(folded.0)));
+                let [stored, folded] = [stored.stays, folded.1]
+                    .map(|stays| shown(stays.map(|stays| format!("{stays:?}"))));
+                differ(None, "closed_stays", stored, Some(folded));
+            }
         }
-        Some(Err(unreadable)) => {
+        Some((Err(unreadable), _)) => {
             let of_column = |(column, _): &Field| Some(*column) == unreadable.column;
             let (field, folded) =
                 folded_fields.into_iter().find(of_column).unwrap_or(("call", "present".to_owned()));

@@ -9,6 +9,7 @@
 //! | [`calls`] | the table `calls`: its rows, and looking one up |
 //! | [`lists`] | lists of calls |
 //! | `filter` | which calls are listed |
+//! | [`closed`] | what reports count of a call that has ended |
 //! | [`shelf`] | how the calls stand in the indexes that lists are read from |
 //! | [`past`] | calls as they were known at a time |
 //! | [`events`] | the table `events`: its rows, and a call's history |
@@ -36,6 +37,7 @@ pub mod audit;
 pub mod bucket;
 pub mod calls;
 mod change;
+pub mod closed;
 mod codec;
 pub mod connection;
 pub mod epoch;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     Error,
     change::{Arrival, Change, Standing},
+    closed::Closed,
     codec::key,
     epoch::Epoch,
     events::as_int,
@@ -41,7 +42,7 @@ pub(super) async fn write<'a>(
         let (Some(call), Some(last_delivered_at)) = (&change.call, change.last_delivered_at) else {
             continue;
         };
-        calls.push(CallToWrite::of(change.key, change.version + 1, call, last_delivered_at));
+        calls.push(CallToStore::of(change.key, change.version + 1, call, last_delivered_at));
         let told = change.told().zip(&mut places);
         events.extend(told.map(|(told, place)| EventToWrite::of(told, place)));
     }
@@ -56,14 +57,15 @@ pub(super) async fn write<'a>(
                 bucket, call_id, project_id, version, direction, status, attempts, client_id,
                 provider_status, has_errors, event_count, anomaly_count, microseconds_in_status,
                 status_since, first_event_at, last_event_at, last_event_rank,
-                last_event_fingerprint, ended_at, updated_at, last_delivered_at
+                last_event_fingerprint, ended_at, updated_at, last_delivered_at, closed_shape,
+                closed_stays
             )
             select $1, call_id, project_id, version, direction::call_direction,
                 status::call_status, attempts, client_id, provider_status, has_errors,
                 event_count, anomaly_count, microseconds_in_status, status_since,
                 first_event_at, last_event_at, last_event_rank, last_event_fingerprint, ended_at,
-                updated_at, last_delivered_at
-            from unnest($2::call_to_write[])
+                updated_at, last_delivered_at, closed_shape, closed_stays
+            from unnest($2::call_to_store[])
             -- an update would join, and a plan made while the table was empty would scan it for ever
             on conflict (bucket, call_id, project_id) do update set
                 version = excluded.version,
@@ -84,6 +86,8 @@ pub(super) async fn write<'a>(
                 ended_at = excluded.ended_at,
                 updated_at = excluded.updated_at,
                 last_delivered_at = excluded.last_delivered_at,
+                closed_shape = excluded.closed_shape,
+                closed_stays = excluded.closed_stays,
                 moved_in = case
                     when excluded.first_event_at < stored.first_event_at
                         then (select pg_current_xact_id()::text::bigint + $4)
@@ -119,7 +123,7 @@ pub(super) async fn write<'a>(
         from written
         "#,
         bucket,
-        &calls as &[CallToWrite<'_>],
+        &calls as &[CallToStore<'_>],
         &events as &[EventToWrite<'_>],
         epoch.transaction_offset,
     )
@@ -134,9 +138,9 @@ pub(super) async fn write<'a>(
     Ok(())
 }
 
-/// A row of the Postgres type `call_to_write`, field by field.
+/// A row of the Postgres type `call_to_store`, field by field.
 #[derive(Encode)]
-struct CallToWrite<'a> {
+struct CallToStore<'a> {
     call_id: &'a str,
     project_id: &'a str,
     version: i64,
@@ -157,15 +161,19 @@ struct CallToWrite<'a> {
     ended_at: Option<DateTime<Utc>>,
     updated_at: DateTime<Utc>,
     last_delivered_at: DateTime<Utc>,
+    closed_shape: Option<String>,
+    closed_stays: Option<Vec<i64>>,
 }
 
-impl<'a> CallToWrite<'a> {
+impl<'a> CallToStore<'a> {
     fn of(
         key: &'a CallKey,
         version: i64,
         call: &'a Call,
         last_delivered_at: DateTime<Utc>,
     ) -> Self {
+        let (closed_shape, closed_stays) =
+            Closed::of(call).map(|Closed { shape, stays }| (shape, stays)).unzip();
         Self {
             call_id: key.call_id.as_str(),
             project_id: key.project_id.as_str(),
@@ -187,6 +195,8 @@ impl<'a> CallToWrite<'a> {
             ended_at: call.ended_at,
             updated_at: call.updated_at,
             last_delivered_at,
+            closed_shape,
+            closed_stays,
         }
     }
 }
@@ -294,5 +304,5 @@ macro_rules! composite {
     };
 }
 
-composite!(CallToWrite, "call_to_write");
+composite!(CallToStore, "call_to_store");
 composite!(EventToWrite, "new_event");

@@ -73,6 +73,14 @@ async fn verify_tells_each_difference_and_rebuild_mends_it() {
             "call is stored as what cannot be read (",
         ),
         (
+            "update calls set closed_shape = '[[],[]]' where call_id = 'out-08'",
+            "closed_shape is stored as [[],[]], folded as [[\"BUSY\"],[\"BUSY\"]]",
+        ),
+        (
+            "update calls set closed_stays = '{1}' where call_id = 'out-08'",
+            "closed_stays is stored as [1], folded as [",
+        ),
+        (
             "delete from calls where call_id = 'out-08'",
             "call is stored as absent, folded as present",
         ),

@@ -17,7 +17,11 @@ use self::{
     expected::Ask,
     told::{Told, end, month},
 };
-use crate::support::{Database, Service, delivery::fixture, provider::Provider};
+use crate::support::{
+    Database, Service,
+    delivery::{delivery, fixture},
+    provider::Provider,
+};
 
 /// A service that was told a month of calls.
 async fn told(calls: u64) -> (Database, Service, Vec<Told>) {
@@ -101,6 +105,54 @@ async fn every_report_says_what_was_told() {
             let path = format!("/reports/{report}?{}", ask.query());
             assert_same_rows(&service.get(&path).await.ok(), &expected, &path);
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_of_a_call_for_reports_is_what_postgres_takes_out_of_it() {
+    let (database, service, calls) = told(300).await;
+    // Of so many attempts that an entry of an index has no room for it.
+    for second in 0..40 {
+        let event_type = "OUTBOUND_CALL_BUSY";
+        let dial = format!("dial-{second}");
+        let body = delivery(event_type, "many", second, Some(&dial)).to_string();
+        service.deliver(body).await.ok();
+    }
+    let mut sql = database.connect().await;
+    let counts = sqlx::query!(
+        r#"
+        select
+            count(*) filter (where closed_shape is not null) as "written!",
+            count(*) filter (where status >= 'ERROR' and closed_shape is null) as "too_long!",
+            count(*) filter (
+                where closed_shape is distinct from case
+                        when status >= 'ERROR' then callstate_shape(attempts, 400)
+                    end
+                    or closed_stays is distinct from case
+                        when closed_shape is not null
+                            then callstate_stays(microseconds_in_status, first_event_at, ended_at)
+                    end
+            ) as "wrong!"
+        from calls
+        "#
+    )
+    .fetch_one(&mut sql)
+    .await
+    .unwrap();
+    assert_eq!((counts.too_long, counts.wrong), (1, 0));
+    assert!(counts.written > 200, "{}", counts.written);
+
+    // As an instance of another release may leave it.
+    sqlx::query!("delete from events where call_id = 'many'").execute(&mut sql).await.unwrap();
+    sqlx::query!("delete from calls where call_id = 'many'").execute(&mut sql).await.unwrap();
+    let unwritten = sqlx::query!("update calls set closed_shape = null, closed_stays = null");
+    unwritten.execute(&mut sql).await.unwrap();
+    let ask = whole("week");
+    for (report, expected) in
+        [("outcomes", ask.outcomes(&calls)), ("durations", ask.durations(&calls))]
+    {
+        let path = format!("/reports/{report}?{}", ask.query());
+        assert_same_rows(&service.get(&path).await.ok(), &expected, &path);
     }
 }
 
