@@ -3,20 +3,22 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt as _;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{Mutex as AsyncMutex, MutexGuard, OwnedSemaphorePermit, mpsc, oneshot, watch},
+    task::{JoinSet, yield_now},
     time::timeout,
 };
 
 use super::{Refused, counters::Counters};
 use crate::{
     call::Delivery,
-    store::{self, Buckets, Recorded, Recorder},
+    store::{self, Buckets, Line, Recorded, Recorder},
 };
 
 /// How long a connection may take to come about.
@@ -67,15 +69,13 @@ pub(super) struct Writer {
     options: PgConnectOptions,
     buckets: Buckets,
     batch: usize,
-    jobs: mpsc::Receiver<Job>,
-    session: Option<Session>,
+    jobs: AsyncMutex<mpsc::Receiver<Job>>,
+    connection: AsyncMutex<Option<PgConnection>>,
+    /// What remembers what was written over the connection; another when that has failed.
+    recorder: Mutex<Arc<Recorder>>,
+    /// How many deliveries are being written.
+    under_way: watch::Sender<usize>,
     counters: Counters,
-}
-
-/// A connection, and what is remembered of what was written over it.
-struct Session {
-    connection: PgConnection,
-    recorder: Recorder,
 }
 
 impl Writer {
@@ -86,16 +86,44 @@ impl Writer {
         jobs: mpsc::Receiver<Job>,
         counters: Counters,
     ) -> Self {
-        Self { options: options.clone(), buckets, batch, jobs, session: None, counters }
+        Self {
+            options: options.clone(),
+            buckets,
+            batch,
+            jobs: AsyncMutex::new(jobs),
+            connection: AsyncMutex::default(),
+            recorder: Mutex::default(),
+            under_way: watch::Sender::new(0),
+            counters,
+        }
     }
 
-    /// Commits until the queue is closed and empty.
-    pub(super) async fn run(mut self) {
-        let mut gathered = Vec::with_capacity(self.batch);
-        while self.jobs.recv_many(&mut gathered, most(self.jobs.len(), self.batch)).await > 0 {
+    /// Commits until the queue is closed and empty: with two hands, one of which
+    /// gathers and decides a batch while the other has the connection.
+    pub(super) async fn run(self) {
+        let writer = Arc::new(self);
+        let mut hands = JoinSet::new();
+        for _ in 0..2 {
+            let writer = Arc::clone(&writer);
+            hands.spawn(async move { writer.work().await });
+        }
+        hands.join_all().await;
+        if let Some(connection) = writer.connection.lock().await.take() {
+            // The server notices a closed socket too; a polite end is but quieter in its log.
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Commits batch after batch.
+    async fn work(&self) {
+        loop {
+            let gathered = self.gather().await;
+            if gathered.is_empty() {
+                break;
+            }
             // One transaction touches one bucket.
             let mut by_bucket: BTreeMap<i32, (Vec<Delivery>, Vec<Answer>)> = BTreeMap::new();
-            for Job { delivery, answer } in gathered.drain(..) {
+            for Job { delivery, answer } in gathered {
                 let (deliveries, answers) =
                     by_bucket.entry(self.buckets.of(&delivery.key)).or_default();
                 deliveries.push(delivery);
@@ -106,16 +134,37 @@ impl Writer {
             }
             self.tend().await;
         }
-        if let Some(session) = self.session {
-            // The server notices a closed socket too; a polite end is but quieter in its log.
-            let _ = session.connection.close().await;
+    }
+
+    /// The next batch: what waits, once nothing is being written; or, so that it is
+    /// decided by then, as much as is. Empty when the queue is closed.
+    async fn gather(&self) -> Vec<Job> {
+        let mut jobs = self.jobs.lock().await;
+        let mut under_way = self.under_way.subscribe();
+        let mut gathered = Vec::new();
+        loop {
+            let room = most(gathered.len() + jobs.len(), self.batch).saturating_sub(gathered.len());
+            let is_first = gathered.is_empty();
+            tokio::select! {
+                biased;
+                more = jobs.recv_many(&mut gathered, room) => {
+                    if more == 0 {
+                        return gathered;
+                    }
+                }
+                _ = under_way.changed(), if !is_first => {}
+            }
+            let enough = (*under_way.borrow_and_update()).min(self.batch);
+            if gathered.len() >= enough {
+                return gathered;
+            }
         }
     }
 
     /// Commits a batch and answers it. Where it fails for what is in it, or waits for
     /// a call that is locked, it is split until what is at fault stands alone; the
     /// others are not to wait for that, so it comes last.
-    async fn commit(&mut self, bucket: i32, deliveries: Vec<Delivery>, answers: Vec<Answer>) {
+    async fn commit(&self, bucket: i32, deliveries: Vec<Delivery>, answers: Vec<Answer>) {
         let until = Instant::now() + BATCH_TIMEOUT;
         let mut parts = VecDeque::from([(deliveries, answers)]);
         while let Some((deliveries, answers)) = parts.pop_front() {
@@ -126,7 +175,7 @@ impl Writer {
     /// Commits a part of a batch and answers it, or gives the halves that are to be
     /// tried by themselves.
     async fn commit_part(
-        &mut self,
+        &self,
         bucket: i32,
         mut deliveries: Vec<Delivery>,
         mut answers: Vec<Answer>,
@@ -138,6 +187,8 @@ impl Writer {
         }
         let mut recorded = vec![None; deliveries.len()];
         let result = self.record(bucket, &deliveries, &mut recorded).await;
+        // The other hand has its batch ready, and the database is not to wait for our answers.
+        yield_now().await;
         // What is recorded is committed, also where the rest failed.
         let mut places = recorded.iter();
         deliveries.retain(|_| places.next().is_none_or(Option::is_none));
@@ -170,84 +221,154 @@ impl Writer {
         Vec::new()
     }
 
-    /// Has the recorder see to the database, once what it recorded is answered.
-    async fn tend(&mut self) {
-        let Some(Session { connection, recorder }) = &mut self.session else {
+    /// Sees to what the database knows of what it has, once that is answered.
+    async fn tend(&self) {
+        let recorder = self.recorder();
+        if !recorder.is_to_be_tended() {
             return;
-        };
-        match timeout(BATCH_TIMEOUT, recorder.tend(connection)).await {
-            Ok(Ok(())) => return,
+        }
+        let mut turn = self.turn(recorder, 0);
+        let tending = async { store::statistics::tend(turn.connection().await?).await };
+        match timeout(BATCH_TIMEOUT, tending).await {
+            Ok(Ok(())) => turn.ends_well(),
             Ok(Err(error)) => tracing::warn!(%error, "the new database is not analyzed"),
             Err(_) => tracing::warn!("the new database is not analyzed in time"),
         }
-        self.session = None;
     }
 
     /// Records a batch, as far as it goes. A mistake of ours in it fails the
     /// batch, not the writer.
     async fn record(
-        &mut self,
+        &self,
         bucket: i32,
         deliveries: &[Delivery],
         recorded: &mut [Option<Recorded>],
     ) -> Result<(), store::Error> {
-        let begun = Instant::now();
-        let recording = AssertUnwindSafe(self.try_record(bucket, deliveries, recorded));
+        let mut turn = self.turn(self.recorder(), deliveries.len());
+        let recording = AssertUnwindSafe(self.try_record(&mut turn, bucket, deliveries, recorded));
         let result = match timeout(BATCH_TIMEOUT, recording.catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(_panic)) => Err(store::Error::Panicked),
             Err(_) => Err(store::Error::TimedOut(BATCH_TIMEOUT)),
         };
-        #[expect(clippy::cast_precision_loss, reason = "a batch has some thousands at most")]
-        self.counters.batch_deliveries.observe(deliveries.len() as f64);
-        self.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
         let leaves_it_sound =
             |error: &store::Error| error.is_about_data() || error.is_lock_timeout();
-        if result.as_ref().is_err_and(|error| !leaves_it_sound(error)) {
-            // Whatever state it is in, the next batch wants a sound one.
-            self.session = None;
+        if result.as_ref().err().is_none_or(leaves_it_sound) {
+            turn.ends_well();
         }
         result
     }
 
     /// Records a batch, again where Postgres asks for it.
     async fn try_record(
-        &mut self,
+        &self,
+        turn: &mut Turn<'_>,
         bucket: i32,
         deliveries: &[Delivery],
         recorded: &mut [Option<Recorded>],
     ) -> Result<(), store::Error> {
         let mut tries = 1;
         loop {
-            let Session { connection, recorder } =
-                connect(&self.options, &mut self.session).await?;
-            let result = recorder.record(connection, bucket, deliveries, recorded).await;
-            self.counters.contended_rounds.inc_by(recorder.take_contended_rounds());
+            let decides = Arc::clone(&turn.recorder);
+            let result = decides.record(turn, bucket, deliveries, recorded).await;
+            self.counters.contended_rounds.inc_by(decides.take_contended_rounds());
             match result {
                 Err(error) if error.is_rollback() && tries < MAX_TRIES => tries += 1,
                 result => return result,
             }
         }
     }
+
+    /// What remembers what was written over the connection.
+    fn recorder(&self) -> Arc<Recorder> {
+        Arc::clone(&self.recorder.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn turn(&self, recorder: Arc<Recorder>, deliveries: usize) -> Turn<'_> {
+        Turn { writer: self, recorder, deliveries, held: None }
+    }
 }
 
-/// The session, begun where there is none.
-async fn connect<'s>(
-    options: &PgConnectOptions,
-    session: &'s mut Option<Session>,
-) -> Result<&'s mut Session, store::Error> {
-    if session.is_none() {
-        let connecting = async {
-            let mut connection = options.connect().await?;
-            store::connection::for_writing(&mut connection, BATCH_TIMEOUT, LOCK_TIMEOUT).await?;
-            Ok::<_, store::Error>(connection)
+/// A hand's turn with the connection, which it waits for when it needs it.
+struct Turn<'w> {
+    writer: &'w Writer,
+    /// What it has decided by.
+    recorder: Arc<Recorder>,
+    /// How many deliveries it is for.
+    deliveries: usize,
+    held: Option<Held<'w>>,
+}
+
+/// The connection, and since when.
+struct Held<'w> {
+    connection: MutexGuard<'w, Option<PgConnection>>,
+    since: Instant,
+}
+
+impl Line for Turn<'_> {
+    async fn connection(&mut self) -> Result<&mut PgConnection, store::Error> {
+        let writer = self.writer;
+        let held = match &mut self.held {
+            Some(held) => held,
+            free => {
+                let connection = writer.connection.lock().await;
+                writer.under_way.send_replace(self.deliveries);
+                free.insert(Held { connection, since: Instant::now() })
+            }
         };
-        let connection = timeout(CONNECT_TIMEOUT, connecting)
-            .await
-            .map_err(|_| store::Error::TimedOut(CONNECT_TIMEOUT))??;
-        *session = Some(Session { connection, recorder: Recorder::default() });
+        let current = writer.recorder();
+        if !Arc::ptr_eq(&self.recorder, &current) {
+            self.recorder = current;
+            return Err(store::Error::Outdated);
+        }
+        if held.connection.is_none() {
+            *held.connection = Some(connect(&writer.options).await?);
+        }
+        held.connection.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
     }
-    session.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
+}
+
+impl Turn<'_> {
+    /// Leaves the connection to the next.
+    fn ends_well(mut self) {
+        if let Some(held) = self.held.take() {
+            self.end(&held);
+        }
+    }
+
+    fn end(&self, held: &Held<'_>) {
+        self.writer.under_way.send_replace(0);
+        if self.deliveries > 0 {
+            let counters = &self.writer.counters;
+            #[expect(clippy::cast_precision_loss, reason = "a batch has some thousands at most")]
+            counters.batch_deliveries.observe(self.deliveries as f64);
+            counters.commit_seconds.observe(held.since.elapsed().as_secs_f64());
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    /// Whatever state the connection is in, the next batch wants a sound one; and what
+    /// was remembered of this one went with it.
+    fn drop(&mut self) {
+        if let Some(mut held) = self.held.take() {
+            *held.connection = None;
+            *self.writer.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+            self.end(&held);
+        }
+    }
+}
+
+/// A connection, set up for writing.
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, store::Error> {
+    let connecting = async {
+        let mut connection = options.connect().await?;
+        store::connection::for_writing(&mut connection, BATCH_TIMEOUT, LOCK_TIMEOUT).await?;
+        Ok::<_, store::Error>(connection)
+    };
+    timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| store::Error::TimedOut(CONNECT_TIMEOUT))?
 }
 
 /// How many are taken at once where so many wait. Were it always all of them, then

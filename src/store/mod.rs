@@ -20,7 +20,7 @@
 //! | [`reports`] | figures over many calls, from the views in the schema `reporting` |
 //! | [`audit`] | what `verify` compares and `rebuild` repairs |
 //! | [`export`] | whole ranges of calls, events and deliveries, as streams |
-//! | `statistics` | what Postgres knows of the tables of a new database |
+//! | [`statistics`] | what Postgres knows of the tables of a new database |
 //! | [`connection`] | what connections are set to |
 //! | [`bucket`] | which bucket a call is in |
 //! | `codec` | domain types as Postgres types |
@@ -51,14 +51,14 @@ mod recent;
 pub mod record;
 pub mod reports;
 pub mod shelf;
-mod statistics;
+pub mod statistics;
 pub mod stream;
 mod write;
 
 use std::time::Duration;
 
 pub use bucket::Buckets;
-pub use record::{Recorded, Recorder, refold};
+pub use record::{Line, Recorded, Recorder, refold};
 
 /// The schema's migrations, the same files that `sqlx migrate run` takes.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -87,6 +87,9 @@ pub enum Error {
     /// The database did not answer in time.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
+    /// What the batch was decided by is remembered of a connection that has ended.
+    #[error("the connection has ended meanwhile")]
+    Outdated,
     /// Other writers kept changing the same calls.
     #[error("the calls kept changing under the write, {rounds} times in a row")]
     Contended {
@@ -109,6 +112,7 @@ impl Error {
                 | sqlx::Error::WorkerCrashed,
             )
             | Self::TimedOut(_)
+            | Self::Outdated
             | Self::Contended { .. } => true,
             // Connection exceptions, a server that only reads (25006: it was demoted, or its
             // disk is full), no way in (28, 3D, 55: a password that is changed, a database
@@ -128,11 +132,11 @@ impl Error {
         self.is_of_class(&["55P03"])
     }
 
-    /// Whether Postgres rolled the transaction back for the sake of another one,
-    /// so that the same may succeed at once.
+    /// Whether the same may succeed at once: Postgres rolled the transaction back
+    /// for the sake of another one, or nothing was done as there is a new connection.
     #[must_use]
     pub fn is_rollback(&self) -> bool {
-        self.is_of_class(&["40"])
+        self.is_of_class(&["40"]) || matches!(self, Self::Outdated)
     }
 
     /// Whether Postgres knows no such table, column or function: the schema is

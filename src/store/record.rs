@@ -13,12 +13,21 @@
 //! decided again; what loses that too, against other writers, is tried under
 //! row locks, taken in key order.
 //!
+//! And such a batch is decided, and its statement put together, before there is a
+//! connection for it ([`Line`]): while the one before is written.
+//!
 //! Almost every event sorts after all that its call has, and is applied to the
 //! stored call. Where one does not, the call is folded again from all its
 //! events, and those after it whose outcome changed are amended in the same
 //! transaction.
 
-use std::collections::{BTreeMap, HashSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, HashSet, btree_map::Entry},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -56,28 +65,44 @@ pub struct Recorded {
     pub status: Status,
 }
 
-/// Records batches, one after the other, over one connection.
+/// A connection that may have to be waited for. What needs none is done before.
+pub trait Line: Send {
+    /// The connection, as soon as it is free; from then on it is held.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none, or what the recorder remembers is of another.
+    fn connection(&mut self) -> impl Future<Output = Result<&mut PgConnection, Error>> + Send;
+}
+
+impl Line for PgConnection {
+    async fn connection(&mut self) -> Result<&mut PgConnection, Error> {
+        Ok(self)
+    }
+}
+
+/// Records batches over one connection; one may be decided while another is written.
 ///
 /// What it remembers of a call is only ever compared with, by the version; but a
 /// database that is set back to an earlier state has versions that mean something
 /// else. That ends the connections, so a recorder is good for one connection.
 #[derive(Debug)]
 pub struct Recorder {
-    recent: Recent,
+    recent: Mutex<Recent>,
     /// That of the connection, asked for once.
-    epoch: Option<Epoch>,
+    epoch: OnceLock<Epoch>,
     /// How often calls were decided again since this was last asked.
-    contended_rounds: u64,
-    statistics: Watch,
+    contended_rounds: AtomicU64,
+    statistics: Mutex<Watch>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
         Self {
-            recent: Recent::new(REMEMBERED_EVENTS),
-            epoch: None,
-            contended_rounds: 0,
-            statistics: Watch::new(),
+            recent: Mutex::new(Recent::new(REMEMBERED_EVENTS)),
+            epoch: OnceLock::new(),
+            contended_rounds: AtomicU64::new(0),
+            statistics: Mutex::new(Watch::new()),
         }
     }
 }
@@ -92,15 +117,18 @@ impl Recorder {
     /// changing the calls. Calls are committed one by one or together, never by
     /// halves: what is noted is committed, and the rest may be given again.
     pub async fn record(
-        &mut self,
-        conn: &mut PgConnection,
+        &self,
+        line: &mut impl Line,
         bucket: i32,
         batch: &[Delivery],
         recorded: &mut [Option<Recorded>],
     ) -> Result<(), Error> {
-        let epoch = match self.epoch {
-            Some(epoch) => epoch,
-            None => *self.epoch.insert(epoch(&mut *conn).await?),
+        let epoch = match self.epoch.get() {
+            Some(epoch) => *epoch,
+            None => {
+                let epoch = epoch(line.connection().await?).await?;
+                *self.epoch.get_or_init(|| epoch)
+            }
         };
         for round in 0..MAX_ROUNDS {
             let mut changes =
@@ -108,17 +136,18 @@ impl Recorder {
             if changes.is_empty() {
                 return Ok(());
             }
-            self.contended_rounds += u64::from(round > 0);
             match round {
                 0 => {
-                    for change in changes.values_mut() {
-                        self.recall(change);
-                    }
-                    change(&mut *conn, epoch, bucket, &mut changes).await?;
+                    self.recall(changes.values_mut());
+                    change(line, epoch, bucket, &mut changes).await?;
                 }
-                1 => change(&mut *conn, epoch, bucket, &mut changes).await?,
+                1 => {
+                    self.contended_rounds.fetch_add(1, Ordering::Relaxed);
+                    change(line, epoch, bucket, &mut changes).await?;
+                }
                 _ => {
-                    let mut tx = conn.begin().await?;
+                    self.contended_rounds.fetch_add(1, Ordering::Relaxed);
+                    let mut tx = line.connection().await?.begin().await?;
                     lock(&mut tx, bucket, changes.keys().copied()).await?;
                     // The number of the transaction is as old as its first lock: what was stored
                     // of these calls meanwhile must not come after it in a stream.
@@ -126,15 +155,11 @@ impl Recorder {
                         tx.rollback().await?;
                         continue;
                     }
-                    change(&mut tx, epoch, bucket, &mut changes).await?;
+                    change(&mut *tx, epoch, bucket, &mut changes).await?;
                     tx.commit().await?;
                 }
             }
-            for change in changes.into_values().filter(|change| change.is_written) {
-                change.answer(batch, recorded);
-                self.statistics.count(change.new.len());
-                self.remember(change);
-            }
+            self.learn(changes.into_values().filter(|change| change.is_written), batch, recorded);
         }
         if recorded.iter().all(Option::is_some) {
             Ok(())
@@ -143,46 +168,67 @@ impl Recorder {
         }
     }
 
-    /// Sees to what the database should know of what it has, between batches.
+    /// Whether the database should now be told to look at what it has: see [`tend`]. Says
+    /// so once.
     ///
-    /// # Errors
-    ///
-    /// Where the database refuses.
-    pub async fn tend(&mut self, conn: &mut PgConnection) -> Result<(), Error> {
-        self.statistics.tend(conn).await
+    /// [`tend`]: super::statistics::tend
+    pub fn is_to_be_tended(&self) -> bool {
+        held(&self.statistics).is_due()
     }
 
     /// How often calls were decided again, since they were not as was thought,
     /// from the last time that this was asked.
-    pub fn take_contended_rounds(&mut self) -> u64 {
-        std::mem::take(&mut self.contended_rounds)
+    pub fn take_contended_rounds(&self) -> u64 {
+        self.contended_rounds.swap(0, Ordering::Relaxed)
     }
 
-    /// Spares the reading of a call, if it is remembered or seems to be new.
-    fn recall(&mut self, change: &mut Change<'_>) {
-        if let Some(Remembered { stored, fingerprints }) = self.recent.take(change.key) {
-            change.is_stored(stored, Some(fingerprints));
-        } else if change.seems_new() {
-            change.is_absent();
+    /// Spares the reading of those calls that are remembered or seem to be new.
+    fn recall<'c, 'a: 'c>(&self, changes: impl Iterator<Item = &'c mut Change<'a>>) {
+        let mut recent = held(&self.recent);
+        for change in changes {
+            if let Some(Remembered { stored, fingerprints }) = recent.take(change.key) {
+                change.is_stored(stored, Some(fingerprints));
+            } else if change.seems_new() {
+                change.is_absent();
+            }
         }
     }
 
-    /// Remembers a call as it was written, if all its events are known.
-    fn remember(&mut self, change: Change<'_>) {
-        if let Change {
-            key,
-            version,
-            call: Some(call),
-            last_delivered_at: Some(last_delivered_at),
-            fingerprints: Some(fingerprints),
-            ..
-        } = change
-        {
-            let version = version + 1;
-            let stored = StoredCall { key: key.clone(), version, call, last_delivered_at };
-            self.recent.put(Remembered { stored, fingerprints });
+    /// Notes what was written, and remembers each call as it was, if all its events
+    /// are known.
+    fn learn<'a>(
+        &self,
+        written: impl Iterator<Item = Change<'a>>,
+        batch: &[Delivery],
+        recorded: &mut [Option<Recorded>],
+    ) {
+        let mut recent = held(&self.recent);
+        let mut events = 0;
+        for change in written {
+            change.answer(batch, recorded);
+            events += change.new.len();
+            if let Change {
+                key,
+                version,
+                call: Some(call),
+                last_delivered_at: Some(last_delivered_at),
+                fingerprints: Some(fingerprints),
+                ..
+            } = change
+            {
+                let version = version + 1;
+                let stored = StoredCall { key: key.clone(), version, call, last_delivered_at };
+                recent.put(Remembered { stored, fingerprints });
+            }
         }
+        held(&self.statistics).count(events);
     }
+}
+
+/// What is held for a moment. What a panic left is as good as any: it is only ever
+/// compared with.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Folds these calls, all in one bucket, again from their events and writes what
@@ -225,7 +271,7 @@ async fn try_refold<'a>(
         change.fold_again(&events.remove(key).unwrap_or_default());
         changes.insert(key, change);
     }
-    commit(&mut tx, epoch, bucket, &mut changes).await?;
+    commit(&mut *tx, epoch, bucket, &mut changes).await?;
     let (folded, empty): (Vec<_>, Vec<_>) =
         changes.into_values().partition(|change| change.call.is_some());
     let empty: Vec<&CallKey> = empty.iter().map(|change| change.key).collect();
@@ -296,13 +342,13 @@ async fn is_newest<'a>(
 /// Reads the calls that are not known, decides, and writes those that are still
 /// as they were.
 async fn change<'a>(
-    conn: &mut PgConnection,
+    line: &mut impl Line,
     epoch: Epoch,
     bucket: i32,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
 ) -> Result<(), Error> {
     if changes.values().any(|change| !change.is_known) {
-        read(&mut *conn, bucket, changes).await?;
+        read(line.connection().await?, bucket, changes).await?;
     }
 
     let unordered: Vec<&CallKey> = changes
@@ -310,7 +356,7 @@ async fn change<'a>(
         .filter_map(|change| if change.append() { None } else { Some(change.key) })
         .collect();
     if !unordered.is_empty() {
-        let mut events = events::of_calls(&mut *conn, bucket, &unordered).await?;
+        let mut events = events::of_calls(line.connection().await?, bucket, &unordered).await?;
         for key in unordered {
             let history = events.remove(key).unwrap_or_default();
             if let Some(change) = changes.get_mut(key) {
@@ -319,12 +365,12 @@ async fn change<'a>(
         }
     }
 
-    commit(conn, epoch, bucket, changes).await
+    commit(line, epoch, bucket, changes).await
 }
 
 /// Writes what was decided; notes which calls were still as they were read.
 async fn commit<'a>(
-    conn: &mut PgConnection,
+    line: &mut impl Line,
     epoch: Epoch,
     bucket: i32,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
@@ -332,10 +378,10 @@ async fn commit<'a>(
     let is_plain =
         changes.values().all(|change| change.repeated.is_empty() && change.amended.is_empty());
     if is_plain {
-        return write(conn, epoch, bucket, changes).await;
+        return write(line, epoch, bucket, changes).await;
     }
-    let mut tx = conn.begin().await?;
-    write(&mut tx, epoch, bucket, changes).await?;
+    let mut tx = line.connection().await?.begin().await?;
+    write(&mut *tx, epoch, bucket, changes).await?;
     let written = || changes.values().filter(|change| change.is_written);
     let amendments: Vec<Amendment<'_>> = written()
         .flat_map(|change| {

@@ -33,26 +33,31 @@ impl Watch {
         self.left = self.left.map(|left| left.saturating_sub(events));
     }
 
-    /// Has the tables analyzed, once, if it is time and nobody did.
-    pub(super) async fn tend(&mut self, conn: &mut PgConnection) -> Result<(), Error> {
-        if self.left != Some(0) {
-            return Ok(());
-        }
-        self.left = None;
-        let are_there = sqlx::query_scalar!(
-            r#"
+    /// Whether it is time to look; once.
+    pub(super) fn is_due(&mut self) -> bool {
+        self.left.take_if(|left| *left == 0).is_some()
+    }
+}
+
+/// Has the tables analyzed, if nobody did.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn tend(conn: &mut PgConnection) -> Result<(), Error> {
+    let are_there = sqlx::query_scalar!(
+        r#"
             select count(*) = 2 as "are_there!"
             from pg_stats
             where schemaname = any(current_schemas(false)) and attname = 'bucket'
                 and tablename in ('calls', 'events')
             "#
-        )
-        .fetch_one(&mut *conn)
-        .await?;
-        if !are_there {
-            // Whoever holds a table is about to do as much, and deliveries are not to wait for it.
-            sqlx::query!("analyze (skip_locked) calls, events").execute(conn).await?;
-        }
-        Ok(())
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    if !are_there {
+        // Whoever holds a table is about to do as much, and deliveries are not to wait for it.
+        sqlx::query!("analyze (skip_locked) calls, events").execute(conn).await?;
     }
+    Ok(())
 }

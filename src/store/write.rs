@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use sqlx::{
-    Encode, PgConnection, Postgres, Type,
+    Encode, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
     postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, types::Oid},
@@ -19,6 +19,7 @@ use super::{
     codec::key,
     epoch::Epoch,
     events::as_int,
+    record::Line,
 };
 use crate::call::{
     Attempt, Call, CallError, CallKey, CallSid, ClientId, Direction, Outcome, Status,
@@ -28,27 +29,19 @@ use crate::call::{
 const JSON: Oid = Oid(114);
 
 /// Writes the calls that are still in the version that was looked at, and the
-/// new events of those calls; notes which they are.
+/// new events of those calls; notes which they are. The statement is put together
+/// before the connection is waited for.
 pub(super) async fn write<'a>(
-    conn: &mut PgConnection,
+    line: &mut impl Line,
     epoch: Epoch,
     bucket: i32,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
 ) -> Result<(), Error> {
-    let mut calls = Vec::with_capacity(changes.len());
-    let mut events = Vec::with_capacity(changes.len());
-    let mut places = 0..;
-    for change in changes.values() {
-        let (Some(call), Some(last_delivered_at)) = (&change.call, change.last_delivered_at) else {
-            continue;
-        };
-        calls.push(CallToStore::of(change.key, change.version + 1, call, last_delivered_at));
-        let told = change.told().zip(&mut places);
-        events.extend(told.map(|(told, place)| EventToWrite::of(told, place)));
-    }
+    let (calls, events) = rows(changes.values());
+    let count = i64::try_from(calls.len()).unwrap_or(i64::MAX);
     // The calls come in key order and are taken in that order, so that writers
     // never wait for each other in a circle.
-    let written = sqlx::query!(
+    let statement = sqlx::query!(
         r#"
         with
         -- compare and swap: a call that another writer changed since it was looked at stays as it is
@@ -117,25 +110,49 @@ pub(super) async fn write<'a>(
             -- not a join, which would be planned by the size of a batch that is not known
             where ((call_id, project_id) in (select call_id, project_id from written)) is true
         )
-        select project_id, call_id,
+        select count(*) as "written!",
+            -- seldom, so that nothing needs to be told of each
+            case when count(*) < $5 then array_agg(call_id) end as "call_ids: Vec<String>",
+            case when count(*) < $5 then array_agg(project_id) end as "project_ids: Vec<String>",
             -- once, and only where something is written; heard when it is committed
-            (select pg_notify('callstate_stored', '')::text) as notified
+            case when count(*) > 0 then (select pg_notify('callstate_stored', '')::text) end
+                as notified
         from written
         "#,
         bucket,
         &calls as &[CallToStore<'_>],
         &events as &[EventToWrite<'_>],
         epoch.transaction_offset,
-    )
-    .fetch_all(conn)
-    .await?;
-    for row in written {
-        let key = key("calls", row.project_id, row.call_id)?;
-        if let Some(change) = changes.get_mut(&key) {
+        count,
+    );
+    let row = statement.fetch_one(line.connection().await?).await?;
+    for change in changes.values_mut() {
+        change.is_written = row.written == count && change.call.is_some();
+    }
+    let some = row.project_ids.into_iter().flatten().zip(row.call_ids.into_iter().flatten());
+    for (project_id, call_id) in some {
+        if let Some(change) = changes.get_mut(&key("calls", project_id, call_id)?) {
             change.is_written = true;
         }
     }
     Ok(())
+}
+
+/// The calls as they are to be, in the order of their keys, and their new events.
+fn rows<'c, 'a: 'c>(
+    changes: impl Iterator<Item = &'c Change<'a>>,
+) -> (Vec<CallToStore<'c>>, Vec<EventToWrite<'c>>) {
+    let (mut calls, mut events) = (Vec::new(), Vec::new());
+    let mut places = 0..;
+    for change in changes {
+        let (Some(call), Some(last_delivered_at)) = (&change.call, change.last_delivered_at) else {
+            continue;
+        };
+        calls.push(CallToStore::of(change.key, change.version + 1, call, last_delivered_at));
+        let told = change.told().zip(&mut places);
+        events.extend(told.map(|(told, place)| EventToWrite::of(told, place)));
+    }
+    (calls, events)
 }
 
 /// A row of the Postgres type `call_to_store`, field by field.
