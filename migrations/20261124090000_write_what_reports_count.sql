@@ -32,13 +32,13 @@ where bucket = any(callstate_all_buckets())
     and closed_shape is not null
 union all
 select project_id, direction, first_event_at, status, has_errors,
-    callstate_shape(attempts, null),
+    callstate_shape(callstate_attempts(attempts_before, attempts), null),
     callstate_stays(microseconds_in_status, first_event_at, ended_at)
 from calls
 where bucket = any(callstate_all_buckets()) and closed_shape is null and outcome >= 'ERROR'
 union all
 select project_id, direction, first_event_at, status, has_errors,
-    callstate_shape(attempts, null),
+    callstate_shape(callstate_attempts(attempts_before, attempts), null),
     callstate_stays(microseconds_in_status, first_event_at, ended_at)
 from calls
 where bucket = any(callstate_all_buckets()) and outcome = any('{UNKNOWN,PENDING}')
@@ -51,6 +51,7 @@ create type call_to_store as (
     version bigint,
     direction text,
     status text,
+    attempts_before jsonb,
     attempts jsonb,
     client_id text,
     provider_status text,
@@ -70,6 +71,6 @@ create type call_to_store as (
     closed_stays bigint[]
 );
 
-comment on type call_to_store is 'A call as it is to be: the columns of calls.';
+comment on type call_to_store is 'A call as it is to be: the columns of calls. Where attempts_before is null it stays as it is.';
 
 drop type event_to_store;

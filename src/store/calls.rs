@@ -121,7 +121,8 @@ macro_rules! select_calls {
             r#"
             select calls.project_id as "project_id!", calls.call_id as "call_id!",
                 calls.version as "version!", calls.direction as "direction: Direction",
-                calls.status as "status!: Status", calls.attempts::text as "attempts!",
+                calls.status as "status!: Status", 
+                callstate_attempts(calls.attempts_before, calls.attempts)::text as "attempts!",
                 calls.client_id, calls.provider_status, calls.has_errors as "has_errors!",
                 calls.event_count as "event_count!", calls.anomaly_count as "anomaly_count!",
                 calls.microseconds_in_status::text as "microseconds_in_status!",
@@ -171,8 +172,8 @@ pub async fn find(
         r#"
         from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
         cross join lateral (
-            select project_id, call_id, version, direction, status, attempts, client_id,
-                provider_status, has_errors, event_count, anomaly_count, microseconds_in_status,
+            select project_id, call_id, version, direction, status, attempts_before, attempts,
+                client_id, provider_status, has_errors, event_count, anomaly_count, microseconds_in_status,
                 status_since, first_event_at, last_event_at, last_event_rank,
                 last_event_fingerprint, ended_at, updated_at, last_delivered_at
             from calls

@@ -28,6 +28,8 @@ pub(super) struct Change<'a> {
     pub(super) version: i64,
     /// The call: as it is stored, then as it is to be.
     pub(super) call: Option<Call>,
+    /// How many of its attempts are stored apart, where that is known.
+    attempts_before: Option<usize>,
     /// When a delivery for it last came.
     pub(super) last_delivered_at: Option<DateTime<Utc>>,
     /// All the events that it has, where that is known.
@@ -39,6 +41,8 @@ pub(super) struct Change<'a> {
     pub(super) standings: Vec<Standing>,
     /// Stored events from which something else turns out to follow.
     pub(super) amended: Vec<(Fingerprint, Derived)>,
+    /// Whether it was folded from all its events.
+    is_refolded: bool,
     pub(super) is_written: bool,
 }
 
@@ -68,6 +72,20 @@ fn has_dial(call: Option<&Call>, event: &Event) -> bool {
         return false;
     };
     call.attempts.iter().any(|attempt| attempt.call_sid.as_ref() == Some(dial))
+}
+
+/// How many attempts at least stand in the row of a call, and fewer than twice as many:
+/// few calls have more. The others stand apart, so that an event does not write them
+/// again.
+const ATTEMPTS: usize = 8;
+
+/// Which attempts are stored apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Apart {
+    /// How many, from the first.
+    pub(super) attempts: usize,
+    /// Whether they are others than are stored.
+    pub(super) is_changed: bool,
 }
 
 /// An event that the batch holds once or more.
@@ -127,11 +145,13 @@ impl<'a> Change<'a> {
             is_known: false,
             version: 0,
             call: None,
+            attempts_before: None,
             last_delivered_at: None,
             fingerprints: None,
             outcomes: Vec::new(),
             standings: Vec::new(),
             amended: Vec::new(),
+            is_refolded: false,
             is_written: false,
         }
     }
@@ -157,12 +177,19 @@ impl<'a> Change<'a> {
     /// Takes it that no such call is stored.
     pub(super) fn is_absent(&mut self) {
         self.is_known = true;
+        self.attempts_before = Some(0);
         self.fingerprints = Some(Vec::new());
     }
 
     /// Takes note of the call as it is stored.
-    pub(super) fn is_stored(&mut self, stored: StoredCall, fingerprints: Option<Vec<Fingerprint>>) {
+    pub(super) fn is_stored(
+        &mut self,
+        stored: StoredCall,
+        attempts_before: usize,
+        fingerprints: Option<Vec<Fingerprint>>,
+    ) {
         self.is_known = true;
+        self.attempts_before = Some(attempts_before);
         self.version = stored.version;
         self.call = Some(stored.call);
         self.last_delivered_at = self.last_delivered_at.max(Some(stored.last_delivered_at));
@@ -212,6 +239,7 @@ impl<'a> Change<'a> {
     /// Folds the call from its stored events and the new ones; there is no call
     /// where there are none of either.
     pub(super) fn fold_again(&mut self, history: &[StoredEvent]) {
+        self.is_refolded = true;
         // The history was read after the call: another writer may have stored the same events in
         // between. It changed the version with that, so this is decided anew; and yet no event is
         // ever folded twice.
@@ -252,6 +280,25 @@ impl<'a> Change<'a> {
         self.last_delivered_at = self.last_delivered_at.max(delivered_at);
         self.fingerprints = Some(stored.into_iter().collect());
         self.learn();
+    }
+
+    /// Which of the call's attempts are to be stored apart.
+    pub(super) fn apart(&self, call: &Call) -> Apart {
+        let count = call.attempts.len();
+        let stored = self.attempts_before.filter(|before| *before <= count && !self.is_refolded);
+        let is_touched = |before: usize| {
+            let numbers = self.outcomes.iter().filter_map(|outcome| outcome.attempt);
+            numbers.into_iter().any(|number| usize::try_from(number).is_ok_and(|it| it <= before))
+        };
+        match stored {
+            Some(before) if count - before < 2 * ATTEMPTS => {
+                Apart { attempts: before, is_changed: is_touched(before) }
+            }
+            _ if count < 2 * ATTEMPTS => {
+                Apart { attempts: 0, is_changed: self.attempts_before != Some(0) }
+            }
+            _ => Apart { attempts: count - ATTEMPTS, is_changed: true },
+        }
     }
 
     /// Counts the new events among those that the call has.

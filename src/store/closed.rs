@@ -30,36 +30,37 @@ impl Closed {
         if !call.status.is_terminal() {
             return None;
         }
-        let shape = shape(&call.attempts).filter(|shape| shape.len() <= MAX_SHAPE)?;
+        let shape = shape(&call.attempts)?;
         Some(Self { shape, stays: stays(call) })
     }
 }
 
-/// As Postgres writes an array of two arrays; nothing of so many attempts that it is
-/// certainly too long.
+/// As Postgres writes an array of two arrays; nothing where that is too long.
 fn shape(attempts: &[Attempt]) -> Option<String> {
-    if attempts.len() > MAX_SHAPE {
-        return None;
-    }
     let statuses = attempts.iter().map(|attempt| attempt.status);
     let told = attempts.iter().flat_map(|attempt| attempt.statuses.iter().copied());
     let mut shape = String::with_capacity(128);
     shape.push('[');
-    write_array(&mut shape, statuses);
+    write_array(&mut shape, statuses)?;
     shape.push(',');
-    write_array(&mut shape, told);
+    write_array(&mut shape, told)?;
     shape.push(']');
-    Some(shape)
+    (shape.len() <= MAX_SHAPE).then_some(shape)
 }
 
-fn write_array(shape: &mut String, statuses: impl Iterator<Item = Status>) {
+/// Writes no more than shows that it is too long.
+fn write_array(shape: &mut String, statuses: impl Iterator<Item = Status>) -> Option<()> {
     let mut separator = "";
     shape.push('[');
     for status in statuses {
+        if shape.len() > MAX_SHAPE {
+            return None;
+        }
         write!(shape, "{separator}\"{status}\"").expect("a String takes all");
         separator = ", ";
     }
     shape.push(']');
+    Some(())
 }
 
 fn stays(call: &Call) -> Vec<i64> {

@@ -376,7 +376,8 @@ async fn of_dial(
         ",
         "
         -- an event may be about a dial that is none of the call's
-        attempts @> jsonb_build_array(jsonb_build_object('call_sid', $15))
+        callstate_attempts(attempts_before, attempts)
+            @> jsonb_build_array(jsonb_build_object('call_sid', $15))
         and (moved_in is null or moved_in < $10 and moved_in <> all($11::bigint[]))
         ",
         "calls.first_event_at",
@@ -418,7 +419,11 @@ async fn moved(
         ) as stood
         ",
         "
-        ($15::text is null or attempts @> jsonb_build_array(jsonb_build_object('call_sid', $15)))
+        (
+            $15::text is null
+            or callstate_attempts(attempts_before, attempts)
+                @> jsonb_build_array(jsonb_build_object('call_sid', $15))
+        )
         ",
         "stood.first_event_at",
         asked,

@@ -16,6 +16,8 @@ const MAX_EVENTS: usize = 500;
 #[derive(Debug)]
 pub(super) struct Remembered {
     pub(super) stored: StoredCall,
+    /// How many of its attempts are stored apart.
+    pub(super) attempts_before: usize,
     pub(super) fingerprints: Vec<Fingerprint>,
 }
 

@@ -186,8 +186,9 @@ impl Recorder {
     fn recall<'c, 'a: 'c>(&self, changes: impl Iterator<Item = &'c mut Change<'a>>) {
         let mut recent = held(&self.recent);
         for change in changes {
-            if let Some(Remembered { stored, fingerprints }) = recent.take(change.key) {
-                change.is_stored(stored, Some(fingerprints));
+            if let Some(remembered) = recent.take(change.key) {
+                let Remembered { stored, attempts_before, fingerprints } = remembered;
+                change.is_stored(stored, attempts_before, Some(fingerprints));
             } else if change.seems_new() {
                 change.is_absent();
             }
@@ -207,6 +208,7 @@ impl Recorder {
         for change in written {
             change.answer(batch, recorded);
             events += change.new.len();
+            let attempts_before = change.call.as_ref().map(|call| change.apart(call).attempts);
             if let Change {
                 key,
                 version,
@@ -218,7 +220,8 @@ impl Recorder {
             {
                 let version = version + 1;
                 let stored = StoredCall { key: key.clone(), version, call, last_delivered_at };
-                recent.put(Remembered { stored, fingerprints });
+                let attempts_before = attempts_before.unwrap_or_default();
+                recent.put(Remembered { stored, attempts_before, fingerprints });
             }
         }
         held(&self.statistics).count(events);
@@ -426,7 +429,8 @@ async fn read<'a>(
         select wanted.place as "place!", known.is_known as "is_known!",
             stored.project_id, stored.call_id, version,
             direction as "direction: Direction", status as "status: Status",
-            attempts::text as "attempts!", client_id, provider_status,
+            callstate_attempts(attempts_before, attempts)::text as "attempts!",
+            coalesce(jsonb_array_length(attempts_before), 0) as "attempts_before!", client_id, provider_status,
             has_errors, event_count, anomaly_count,
             microseconds_in_status::text as "microseconds_in_status!",
             status_since, first_event_at, last_event_at, last_event_rank,
@@ -458,7 +462,7 @@ async fn read<'a>(
     .await?;
 
     let mut known: HashSet<(&CallKey, Fingerprint)> = HashSet::new();
-    let mut stored: BTreeMap<&CallKey, StoredCall> = BTreeMap::new();
+    let mut stored: BTreeMap<&CallKey, (StoredCall, usize)> = BTreeMap::new();
     for row in rows {
         let place = usize::try_from(row.place - 1).ok();
         let Some(delivery) = place.and_then(|place| arrivals.get(place)) else {
@@ -468,6 +472,7 @@ async fn read<'a>(
             known.insert((&delivery.key, delivery.event.fingerprint));
         }
         if let Entry::Vacant(entry) = stored.entry(&delivery.key) {
+            let attempts_before = row.attempts_before;
             let row = CallRow {
                 project_id: row.project_id,
                 call_id: row.call_id,
@@ -490,13 +495,14 @@ async fn read<'a>(
                 updated_at: row.updated_at,
                 last_delivered_at: row.last_delivered_at,
             };
-            entry.insert(row.try_into()?);
+            let attempts_before = usize::try_from(attempts_before).unwrap_or_default();
+            entry.insert((row.try_into()?, attempts_before));
         }
     }
     for change in changes.values_mut().filter(|change| !change.is_known) {
         match stored.remove(change.key) {
-            Some(stored) => {
-                change.is_stored(stored, None);
+            Some((stored, attempts_before)) => {
+                change.is_stored(stored, attempts_before, None);
                 let key = change.key;
                 change.set_apart(|fingerprint| known.contains(&(key, fingerprint)));
             }

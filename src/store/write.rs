@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Error,
-    change::{Arrival, Change, Standing},
+    change::{Apart, Arrival, Change, Standing},
     closed::Closed,
     codec::key,
     epoch::Epoch,
@@ -47,14 +47,14 @@ pub(super) async fn write<'a>(
         -- compare and swap: a call that another writer changed since it was looked at stays as it is
         written as (
             insert into calls as stored (
-                bucket, call_id, project_id, version, direction, status, attempts, client_id,
-                provider_status, has_errors, event_count, anomaly_count, microseconds_in_status,
+                bucket, call_id, project_id, version, direction, status, attempts_before,
+                attempts, client_id, provider_status, has_errors, event_count, anomaly_count, microseconds_in_status,
                 status_since, first_event_at, last_event_at, last_event_rank,
                 last_event_fingerprint, ended_at, updated_at, last_delivered_at, closed_shape,
                 closed_stays
             )
             select $1, call_id, project_id, version, direction::call_direction,
-                status::call_status, attempts, client_id, provider_status, has_errors,
+                status::call_status, attempts_before, attempts, client_id, provider_status, has_errors,
                 event_count, anomaly_count, microseconds_in_status, status_since,
                 first_event_at, last_event_at, last_event_rank, last_event_fingerprint, ended_at,
                 updated_at, last_delivered_at, closed_shape, closed_stays
@@ -64,6 +64,11 @@ pub(super) async fn write<'a>(
                 version = excluded.version,
                 direction = excluded.direction,
                 status = excluded.status,
+                -- what stays as it is is not written again, however long
+                attempts_before = case
+                    when excluded.attempts_before is null then stored.attempts_before
+                    else nullif(excluded.attempts_before, '[]')
+                end,
                 attempts = excluded.attempts,
                 client_id = excluded.client_id,
                 provider_status = excluded.provider_status,
@@ -126,10 +131,19 @@ pub(super) async fn write<'a>(
         count,
     );
     let row = statement.fetch_one(line.connection().await?).await?;
-    for change in changes.values_mut() {
-        change.is_written = row.written == count && change.call.is_some();
-    }
     let some = row.project_ids.into_iter().flatten().zip(row.call_ids.into_iter().flatten());
+    note_written(changes, row.written == count, some)
+}
+
+/// Notes which calls were written: all that there are, or some, by project and id.
+fn note_written<'a>(
+    changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
+    are_all: bool,
+    some: impl Iterator<Item = (String, String)>,
+) -> Result<(), Error> {
+    for change in changes.values_mut() {
+        change.is_written = are_all && change.call.is_some();
+    }
     for (project_id, call_id) in some {
         if let Some(change) = changes.get_mut(&key("calls", project_id, call_id)?) {
             change.is_written = true;
@@ -148,7 +162,8 @@ fn rows<'c, 'a: 'c>(
         let (Some(call), Some(last_delivered_at)) = (&change.call, change.last_delivered_at) else {
             continue;
         };
-        calls.push(CallToStore::of(change.key, change.version + 1, call, last_delivered_at));
+        let (version, apart) = (change.version + 1, change.apart(call));
+        calls.push(CallToStore::of(change.key, version, call, apart, last_delivered_at));
         let told = change.told().zip(&mut places);
         events.extend(told.map(|(told, place)| EventToWrite::of(told, place)));
     }
@@ -163,6 +178,7 @@ struct CallToStore<'a> {
     version: i64,
     direction: Option<&'static str>,
     status: &'static str,
+    attempts_before: Option<Json<&'a [Attempt]>>,
     attempts: Json<&'a [Attempt]>,
     client_id: Option<&'a str>,
     provider_status: Option<&'a str>,
@@ -187,8 +203,10 @@ impl<'a> CallToStore<'a> {
         key: &'a CallKey,
         version: i64,
         call: &'a Call,
+        apart: Apart,
         last_delivered_at: DateTime<Utc>,
     ) -> Self {
+        let (before, attempts) = call.attempts.split_at(apart.attempts);
         let (closed_shape, closed_stays) =
             Closed::of(call).map(|Closed { shape, stays }| (shape, stays)).unzip();
         Self {
@@ -197,7 +215,8 @@ impl<'a> CallToStore<'a> {
             version,
             direction: call.direction.map(Direction::as_str),
             status: call.status.as_str(),
-            attempts: Json(&call.attempts),
+            attempts_before: apart.is_changed.then_some(Json(before)),
+            attempts: Json(attempts),
             client_id: call.client_id.as_ref().map(ClientId::as_str),
             provider_status: call.provider_status.as_deref(),
             has_errors: call.has_errors,

@@ -126,7 +126,8 @@ async fn what_is_written_of_a_call_for_reports_is_what_postgres_takes_out_of_it(
             count(*) filter (where status >= 'ERROR' and closed_shape is null) as "too_long!",
             count(*) filter (
                 where closed_shape is distinct from case
-                        when status >= 'ERROR' then callstate_shape(attempts, 400)
+                        when status >= 'ERROR'
+                            then callstate_shape(callstate_attempts(attempts_before, attempts), 400)
                     end
                     or closed_stays is distinct from case
                         when closed_shape is not null
