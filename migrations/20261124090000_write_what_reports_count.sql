@@ -1,9 +1,13 @@
 -- What reports count of a call that has ended is written by the program.
 --
 -- Postgres computed it, twice for each call that ends, by calling functions over JSON: a
--- tenth of what a delivery cost. The program has it at hand. It is null also where an
--- instance of the release before wrote the call, or this column would be too long: the
--- reports then take it out of the call's JSON, as they always did for the latter.
+-- twelfth of what a delivery cost it. The program has it at hand. Where it is not written,
+-- since it would be too long, the reports take it out of the call's JSON, as they did.
+--
+-- An instance of the release before does not know that it is to write these columns. A call
+-- that it begins has nothing in them, which is as good; but where it goes on with a call that
+-- had ended, what was written of that end stays. Once none runs any more, `callstate verify`
+-- tells such calls and `callstate rebuild` mends them.
 --
 -- Locks: nobody reads or writes calls while the columns become plain ones, which is short,
 -- as no row is rewritten.
@@ -17,11 +21,11 @@ alter table calls
 -- For pages that are written from now on.
 alter table calls set (fillfactor = 50);
 
-comment on column calls.closed_shape is 'callstate_shape of the call, written by the program; null while it is live, where an entry of the index has no room for it, and where an older release wrote the call.';
-comment on column calls.closed_stays is 'callstate_stays of the call, written by the program; null where closed_shape is.';
+comment on column calls.closed_shape is 'callstate_shape of the call, written by the program; null while it is live, and where an entry of the index has no room for it.';
+comment on column calls.closed_stays is 'callstate_stays of the call, written by the program; it counts where closed_shape is there.';
 comment on index calls_of_many_attempts is 'The few calls that have ended and whose closed_shape would be too long, or was not written.';
 
--- Another release writes closed_stays only where it writes closed_shape.
+-- closed_stays is no longer written where closed_shape is not, so there it is computed too.
 create or replace view reported_calls as
 select project_id, direction, first_event_at, outcome as status, has_errors,
     closed_shape as shape, closed_stays as stays

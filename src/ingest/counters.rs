@@ -37,7 +37,7 @@ impl Default for Counters {
             ),
             commit_seconds: histogram(
                 "callstate_ingest_commit_seconds",
-                "How long writing a batch took, from the first look to the commit or the failure.",
+                "How long a batch had the connection, until the commit or the failure.",
                 &SECONDS,
             ),
             contended_rounds: counter(

@@ -8,8 +8,8 @@
 //!
 //! What always holds: a delivery is answered well only after its commit; one
 //! that was taken is committed even when nobody waits for the answer any more;
-//! what waits is bounded, by [`Settings::queue`] for each writer and by
-//! [`MAX_WAITING_BYTES`] for all.
+//! what waits is bounded, by [`Settings::queue`] for each writer, which has two batches
+//! in hand besides, and by [`MAX_WAITING_BYTES`] for all.
 //!
 //! What cannot be understood goes into the [`quarantine`] instead, and may come
 //! from there later.

@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions}
 use tokio::{
     sync::{Mutex as AsyncMutex, MutexGuard, OwnedSemaphorePermit, mpsc, oneshot, watch},
     task::{JoinSet, yield_now},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{Refused, counters::Counters};
@@ -24,7 +24,7 @@ use crate::{
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a batch may take. A server that has gone without a word would
+/// How long a batch may take once it has the connection. A server that has gone without a word would
 /// otherwise be waited for as long as the network's own patience lasts.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -38,6 +38,9 @@ const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// As many deliveries as are committed together at no greater cost for each than
 /// more would be.
 const WORTH_SPLITTING: usize = 64;
+
+/// As many deliveries as are decided ahead of their turn; fewer are decided in no time.
+const WORTH_DECIDING: usize = 16;
 
 /// How often a batch is tried that Postgres rolled back for the sake of another
 /// transaction.
@@ -137,13 +140,17 @@ impl Writer {
     }
 
     /// The next batch: what waits, once nothing is being written; or, so that it is
-    /// decided by then, as much as is. Empty when the queue is closed.
+    /// decided by then, as much as is being written, if that is not little, or as is
+    /// worth splitting. Empty when the queue is closed.
     async fn gather(&self) -> Vec<Job> {
         let mut jobs = self.jobs.lock().await;
         let mut under_way = self.under_way.subscribe();
         let mut gathered = Vec::new();
         loop {
             let room = most(gathered.len() + jobs.len(), self.batch).saturating_sub(gathered.len());
+            if room == 0 {
+                return gathered;
+            }
             let is_first = gathered.is_empty();
             tokio::select! {
                 biased;
@@ -154,8 +161,8 @@ impl Writer {
                 }
                 _ = under_way.changed(), if !is_first => {}
             }
-            let enough = (*under_way.borrow_and_update()).min(self.batch);
-            if gathered.len() >= enough {
+            let under_way = *under_way.borrow_and_update();
+            if under_way == 0 || gathered.len() >= under_way.max(WORTH_DECIDING) {
                 return gathered;
             }
         }
@@ -165,10 +172,10 @@ impl Writer {
     /// a call that is locked, it is split until what is at fault stands alone; the
     /// others are not to wait for that, so it comes last.
     async fn commit(&self, bucket: i32, deliveries: Vec<Delivery>, answers: Vec<Answer>) {
-        let until = Instant::now() + BATCH_TIMEOUT;
+        let mut spent = Duration::ZERO;
         let mut parts = VecDeque::from([(deliveries, answers)]);
         while let Some((deliveries, answers)) = parts.pop_front() {
-            parts.extend(self.commit_part(bucket, deliveries, answers, until).await);
+            parts.extend(self.commit_part(bucket, deliveries, answers, &mut spent).await);
         }
     }
 
@@ -179,14 +186,14 @@ impl Writer {
         bucket: i32,
         mut deliveries: Vec<Delivery>,
         mut answers: Vec<Answer>,
-        until: Instant,
+        spent: &mut Duration,
     ) -> Vec<(Vec<Delivery>, Vec<Answer>)> {
         let bytes: usize = deliveries.iter().map(|delivery| delivery.payload.len()).sum();
         if bytes > MAX_BATCH_BYTES && deliveries.len() > 1 {
             return halves(deliveries, answers);
         }
         let mut recorded = vec![None; deliveries.len()];
-        let result = self.record(bucket, &deliveries, &mut recorded).await;
+        let result = self.record(bucket, &deliveries, &mut recorded, spent).await;
         // The other hand has its batch ready, and the database is not to wait for our answers.
         yield_now().await;
         // What is recorded is committed, also where the rest failed.
@@ -204,7 +211,7 @@ impl Writer {
         };
         let count = deliveries.len();
         let is_locked = error.is_lock_timeout();
-        if count > 1 && (!error.is_transient() || is_locked && Instant::now() < until) {
+        if count > 1 && (!error.is_transient() || is_locked && *spent < BATCH_TIMEOUT) {
             tracing::warn!(deliveries = count, %error, "a batch is split");
             self.counters.splits.inc();
             return halves(deliveries, left);
@@ -227,30 +234,32 @@ impl Writer {
         if !recorder.is_to_be_tended() {
             return;
         }
-        let mut turn = self.turn(recorder, 0);
+        let (mut turn, begun) = self.turn(recorder, 0);
         let tending = async { store::statistics::tend(turn.connection().await?).await };
-        match timeout(BATCH_TIMEOUT, tending).await {
-            Ok(Ok(())) => turn.ends_well(),
-            Ok(Err(error)) => tracing::warn!(%error, "the new database is not analyzed"),
-            Err(_) => tracing::warn!("the new database is not analyzed in time"),
+        match in_time(begun, tending).await {
+            // The next recorder counts anew.
+            Ok(()) | Err(store::Error::Outdated) => turn.ends_well(),
+            Err(error) => tracing::warn!(%error, "the new database is not analyzed"),
         }
     }
 
-    /// Records a batch, as far as it goes. A mistake of ours in it fails the
-    /// batch, not the writer.
+    /// Records a batch, as far as it goes, and adds how long it had the connection. A
+    /// mistake of ours in it fails the batch, not the writer.
     async fn record(
         &self,
         bucket: i32,
         deliveries: &[Delivery],
         recorded: &mut [Option<Recorded>],
+        spent: &mut Duration,
     ) -> Result<(), store::Error> {
-        let mut turn = self.turn(self.recorder(), deliveries.len());
-        let recording = AssertUnwindSafe(self.try_record(&mut turn, bucket, deliveries, recorded));
-        let result = match timeout(BATCH_TIMEOUT, recording.catch_unwind()).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_panic)) => Err(store::Error::Panicked),
-            Err(_) => Err(store::Error::TimedOut(BATCH_TIMEOUT)),
-        };
+        let (mut turn, begun) = self.turn(self.recorder(), deliveries.len());
+        let recording = self.try_record(&mut turn, bucket, deliveries, recorded);
+        let recording = AssertUnwindSafe(recording).catch_unwind();
+        let result = in_time(begun, async {
+            recording.await.unwrap_or_else(|_panic| Err(store::Error::Panicked))
+        })
+        .await;
+        *spent += turn.held_for();
         let leaves_it_sound =
             |error: &store::Error| error.is_about_data() || error.is_lock_timeout();
         if result.as_ref().err().is_none_or(leaves_it_sound) {
@@ -270,7 +279,8 @@ impl Writer {
         let mut tries = 1;
         loop {
             let decides = Arc::clone(&turn.recorder);
-            let result = decides.record(turn, bucket, deliveries, recorded).await;
+            let recording = decides.record(turn, bucket, deliveries, recorded);
+            let result = Box::pin(recording).await;
             self.counters.contended_rounds.inc_by(decides.take_contended_rounds());
             match result {
                 Err(error) if error.is_rollback() && tries < MAX_TRIES => tries += 1,
@@ -284,8 +294,34 @@ impl Writer {
         Arc::clone(&self.recorder.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn turn(&self, recorder: Arc<Recorder>, deliveries: usize) -> Turn<'_> {
-        Turn { writer: self, recorder, deliveries, held: None }
+    /// A turn, and what tells when it has the connection.
+    fn turn(
+        &self,
+        recorder: Arc<Recorder>,
+        deliveries: usize,
+    ) -> (Turn<'_>, oneshot::Receiver<()>) {
+        let (has_begun, begun) = oneshot::channel();
+        let has_begun = Some(has_begun);
+        (Turn { writer: self, recorder, deliveries, has_begun, held: None }, begun)
+    }
+}
+
+/// What work gives that may take [`BATCH_TIMEOUT`] from the time on that its turn has
+/// begun; the wait for that has an end, as the other hand's turn has.
+async fn in_time<T>(
+    begun: oneshot::Receiver<()>,
+    work: impl Future<Output = Result<T, store::Error>>,
+) -> Result<T, store::Error> {
+    let overdue = async {
+        match begun.await {
+            Ok(()) => sleep(BATCH_TIMEOUT).await,
+            Err(_never) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        result = work => result,
+        () = overdue => Err(store::Error::TimedOut(BATCH_TIMEOUT)),
     }
 }
 
@@ -296,6 +332,7 @@ struct Turn<'w> {
     recorder: Arc<Recorder>,
     /// How many deliveries it is for.
     deliveries: usize,
+    has_begun: Option<oneshot::Sender<()>>,
     held: Option<Held<'w>>,
 }
 
@@ -313,6 +350,8 @@ impl Line for Turn<'_> {
             free => {
                 let connection = writer.connection.lock().await;
                 writer.under_way.send_replace(self.deliveries);
+                // Fails where nobody counts the time.
+                let _ = self.has_begun.take().map(|begun| begun.send(()));
                 free.insert(Held { connection, since: Instant::now() })
             }
         };
@@ -334,6 +373,11 @@ impl Turn<'_> {
         if let Some(held) = self.held.take() {
             self.end(&held);
         }
+    }
+
+    /// How long it has had the connection.
+    fn held_for(&self) -> Duration {
+        self.held.as_ref().map_or(Duration::ZERO, |held| held.since.elapsed())
     }
 
     fn end(&self, held: &Held<'_>) {
@@ -396,7 +440,14 @@ fn refuse(answers: Vec<Answer>, refused: &Refused) {
 
 #[cfg(test)]
 mod tests {
+    use std::{num::NonZeroU32, task::Poll};
+
+    use chrono::FixedOffset;
+    use futures_util::poll;
+    use tokio::{pin, sync::Semaphore};
+
     use super::*;
+    use crate::recho::{self, Receipt};
 
     #[test]
     fn half_of_what_waits_is_left_for_the_next_batch_unless_it_is_little() {
@@ -404,5 +455,105 @@ mod tests {
             assert_eq!(most(waiting, 512), taken, "{waiting} wait");
         }
         assert_eq!(most(1000, 8), 8);
+    }
+
+    /// A writer of a database that is not there, and its queue.
+    fn writer(batch: usize) -> (Writer, mpsc::Sender<Job>) {
+        let (sender, jobs) = mpsc::channel(1000);
+        let buckets = Buckets::new(NonZeroU32::MIN);
+        let options = PgConnectOptions::new().socket("/nowhere");
+        (Writer::new(&options, buckets, batch, jobs, Counters::default()), sender)
+    }
+
+    fn deliveries(count: usize) -> Vec<Delivery> {
+        let receipt = Receipt {
+            endpoint: "default",
+            received_at: chrono::DateTime::UNIX_EPOCH,
+            provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
+        };
+        let body = br#"{"eventType": "x", "callId": "c"}"#;
+        (0..count).map(|_| recho::read(body, receipt).unwrap()).collect()
+    }
+
+    async fn send(sender: &mpsc::Sender<Job>, count: usize) {
+        let room = Arc::new(Semaphore::new(count));
+        for delivery in deliveries(count) {
+            let room = Arc::clone(&room).acquire_owned().await.unwrap();
+            let answer = Answer { sender: oneshot::channel().0, _room: room };
+            sender.send(Job { delivery, answer }).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lone_delivery_waits_for_nothing() {
+        let (writer, sender) = writer(512);
+        send(&sender, 1).await;
+        assert_eq!(writer.gather().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn while_a_batch_is_written_as_many_gather() {
+        let (writer, sender) = writer(512);
+        for (under_way, enough) in [(1, 16), (20, 20), (40, 40), (500, 64)] {
+            writer.under_way.send_replace(under_way);
+            let gathering = writer.gather();
+            pin!(gathering);
+            send(&sender, 1).await;
+            assert!(poll!(&mut gathering).is_pending());
+            send(&sender, enough - 2).await;
+            assert!(poll!(&mut gathering).is_pending(), "{under_way}");
+            send(&sender, 1).await;
+            let Poll::Ready(gathered) = poll!(&mut gathering) else {
+                panic!("{enough} are enough while {under_way} are written");
+            };
+            assert_eq!(gathered.len(), enough);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_gathered_when_the_batch_is_written_is_the_next_one() {
+        let (writer, sender) = writer(512);
+        writer.under_way.send_replace(40);
+        {
+            let gathering = writer.gather();
+            pin!(gathering);
+            send(&sender, 3).await;
+            assert!(poll!(&mut gathering).is_pending());
+            writer.under_way.send_replace(0);
+            assert!(matches!(poll!(&mut gathering), Poll::Ready(gathered) if gathered.len() == 3));
+        }
+        // Also where there will be no more.
+        send(&sender, 2).await;
+        drop(sender);
+        writer.under_way.send_replace(40);
+        assert_eq!(writer.gather().await.len(), 2);
+        assert!(writer.gather().await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_has_its_time_however_long_it_waits_for_its_turn() {
+        let (writer, _sender) = writer(512);
+        let deliveries = deliveries(1);
+        let (mut recorded, mut spent) = ([None], Duration::ZERO);
+        let other = writer.connection.lock().await;
+        let result = {
+            let recording = writer.record(0, &deliveries, &mut recorded, &mut spent);
+            pin!(recording);
+            assert!(poll!(&mut recording).is_pending());
+            tokio::time::advance(2 * BATCH_TIMEOUT).await;
+            assert!(poll!(&mut recording).is_pending());
+            drop(other);
+            recording.await
+        };
+        // It got as far as to try.
+        assert!(matches!(result, Err(store::Error::Database(_))), "{result:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_given_up() {
+        let (has_begun, begun) = oneshot::channel();
+        has_begun.send(()).unwrap();
+        let result = in_time(begun, std::future::pending::<Result<(), _>>()).await;
+        assert!(matches!(result, Err(store::Error::TimedOut(BATCH_TIMEOUT))), "{result:?}");
     }
 }

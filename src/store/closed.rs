@@ -2,7 +2,7 @@
 //! written.
 //!
 //! The twin of the functions `callstate_shape` and `callstate_stays`, which take the
-//! same out of a row: where it is not written, and in the views. A test of the schema
+//! same out of a row: where it is not written, and in the views. A test of the reports
 //! holds the two together.
 
 use std::fmt::Write as _;
@@ -14,19 +14,18 @@ const MAX_SHAPE: usize = 400;
 
 /// The columns `closed_shape` and `closed_stays`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed {
+pub(super) struct Closed {
     /// The status of each attempt, and all that the attempts were told, as JSON.
-    pub shape: String,
+    pub(super) shape: String,
     /// How long the call was in each status that it left, and from its first event to
     /// its end: microseconds times 16, plus the number of the status, or 0.
-    pub stays: Vec<i64>,
+    pub(super) stays: Vec<i64>,
 }
 
 impl Closed {
     /// What is written of the call: nothing while it is live, nor where its shape is
     /// too long.
-    #[must_use]
-    pub fn of(call: &Call) -> Option<Self> {
+    pub(super) fn of(call: &Call) -> Option<Self> {
         if !call.status.is_terminal() {
             return None;
         }
@@ -73,7 +72,7 @@ fn stays(call: &Call) -> Vec<i64> {
         .map(|microseconds| (microseconds, 0))
         .into_iter()
         .chain(in_statuses)
-        .map(|(microseconds, number)| microseconds.saturating_mul(16).saturating_add(number))
+        .filter_map(|(microseconds, number)| Some(microseconds.checked_mul(16)? + number))
         .collect()
 }
 
@@ -89,6 +88,11 @@ fn number_of(status: Status) -> Option<i64> {
         Status::NoResponse => 7,
         Status::Busy => 8,
         Status::Unreachable => 9,
-        _ => return None,
+        Status::Unknown
+        | Status::Completed
+        | Status::Canceled
+        | Status::Expired
+        | Status::MaxAttemptsReached
+        | Status::ConcurrencyLimitExceeded => return None,
     })
 }

@@ -9,7 +9,7 @@
 //! | [`calls`] | the table `calls`: its rows, and looking one up |
 //! | [`lists`] | lists of calls |
 //! | `filter` | which calls are listed |
-//! | [`closed`] | what reports count of a call that has ended |
+//! | `closed` | what reports count of a call that has ended |
 //! | [`shelf`] | how the calls stand in the indexes that lists are read from |
 //! | [`past`] | calls as they were known at a time |
 //! | [`events`] | the table `events`: its rows, and a call's history |
@@ -37,7 +37,7 @@ pub mod audit;
 pub mod bucket;
 pub mod calls;
 mod change;
-pub mod closed;
+mod closed;
 mod codec;
 pub mod connection;
 pub mod epoch;
@@ -87,7 +87,8 @@ pub enum Error {
     /// The database did not answer in time.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
-    /// What the batch was decided by is remembered of a connection that has ended.
+    /// The batch was decided by what is remembered of a connection that has ended; it is to
+    /// be decided anew.
     #[error("the connection has ended meanwhile")]
     Outdated,
     /// Other writers kept changing the same calls.

@@ -209,8 +209,8 @@ impl Recorder {
             change.answer(batch, recorded);
             events += change.new.len();
             let attempts_before = change.call.as_ref().map(|call| change.apart(call).attempts);
+            let key = change.key;
             if let Change {
-                key,
                 version,
                 call: Some(call),
                 last_delivered_at: Some(last_delivered_at),
@@ -222,6 +222,9 @@ impl Recorder {
                 let stored = StoredCall { key: key.clone(), version, call, last_delivered_at };
                 let attempts_before = attempts_before.unwrap_or_default();
                 recent.put(Remembered { stored, attempts_before, fingerprints });
+            } else {
+                // Another batch may have put it there since this one looked.
+                recent.take(key);
             }
         }
         held(&self.statistics).count(events);

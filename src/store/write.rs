@@ -116,7 +116,7 @@ pub(super) async fn write<'a>(
             where ((call_id, project_id) in (select call_id, project_id from written)) is true
         )
         select count(*) as "written!",
-            -- seldom, so that nothing needs to be told of each
+            -- seldom, so that the answer to a batch is one short row
             case when count(*) < $5 then array_agg(call_id) end as "call_ids: Vec<String>",
             case when count(*) < $5 then array_agg(project_id) end as "project_ids: Vec<String>",
             -- once, and only where something is written; heard when it is committed
