@@ -18,6 +18,7 @@
 
 pub mod counters;
 pub mod quarantine;
+mod turn;
 mod writer;
 
 use std::{

@@ -3,34 +3,26 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use futures_util::FutureExt as _;
-use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::postgres::PgConnectOptions;
 use tokio::{
-    sync::{Mutex as AsyncMutex, MutexGuard, OwnedSemaphorePermit, mpsc, oneshot, watch},
+    sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot},
     task::{JoinSet, yield_now},
-    time::{sleep, timeout},
 };
 
-use super::{Refused, counters::Counters};
+use super::{
+    Refused,
+    counters::Counters,
+    turn::{BATCH_TIMEOUT, Turn, Turns, in_time},
+};
 use crate::{
     call::Delivery,
-    store::{self, Buckets, Line, Recorded, Recorder},
+    store::{self, Buckets, Line as _, Recorded},
 };
-
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a batch may take once it has the connection. A server that has gone without a word would
-/// otherwise be waited for as long as the network's own patience lasts.
-const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long a batch waits for who has locked a call. Writers hold theirs for
-/// milliseconds; somebody at a prompt may for hours.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most bytes of payload in one statement, unless one delivery has more.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -69,15 +61,10 @@ impl Answer {
 
 /// One writer, with its connection and its queue.
 pub(super) struct Writer {
-    options: PgConnectOptions,
     buckets: Buckets,
     batch: usize,
-    jobs: AsyncMutex<mpsc::Receiver<Job>>,
-    connection: AsyncMutex<Option<PgConnection>>,
-    /// What remembers what was written over the connection; another when that has failed.
-    recorder: Mutex<Arc<Recorder>>,
-    /// How many deliveries are being written.
-    under_way: watch::Sender<usize>,
+    jobs: Mutex<mpsc::Receiver<Job>>,
+    turns: Turns,
     counters: Counters,
 }
 
@@ -89,16 +76,8 @@ impl Writer {
         jobs: mpsc::Receiver<Job>,
         counters: Counters,
     ) -> Self {
-        Self {
-            options: options.clone(),
-            buckets,
-            batch,
-            jobs: AsyncMutex::new(jobs),
-            connection: AsyncMutex::default(),
-            recorder: Mutex::default(),
-            under_way: watch::Sender::new(0),
-            counters,
-        }
+        let turns = Turns::new(options, counters.clone());
+        Self { buckets, batch, jobs: Mutex::new(jobs), turns, counters }
     }
 
     /// Commits until the queue is closed and empty: with two hands, one of which
@@ -111,10 +90,7 @@ impl Writer {
             hands.spawn(async move { writer.work().await });
         }
         hands.join_all().await;
-        if let Some(connection) = writer.connection.lock().await.take() {
-            // The server notices a closed socket too; a polite end is but quieter in its log.
-            let _ = connection.close().await;
-        }
+        writer.turns.close().await;
     }
 
     /// Commits batch after batch.
@@ -144,7 +120,7 @@ impl Writer {
     /// worth splitting. Empty when the queue is closed.
     async fn gather(&self) -> Vec<Job> {
         let mut jobs = self.jobs.lock().await;
-        let mut under_way = self.under_way.subscribe();
+        let mut under_way = self.turns.under_way();
         let mut gathered = Vec::new();
         loop {
             let room = most(gathered.len() + jobs.len(), self.batch).saturating_sub(gathered.len());
@@ -230,11 +206,11 @@ impl Writer {
 
     /// Sees to what the database knows of what it has, once that is answered.
     async fn tend(&self) {
-        let recorder = self.recorder();
+        let recorder = self.turns.recorder();
         if !recorder.is_to_be_tended() {
             return;
         }
-        let (mut turn, begun) = self.turn(recorder, 0);
+        let (mut turn, begun) = self.turns.next(recorder, 0);
         let tending = async { store::statistics::tend(turn.connection().await?).await };
         match in_time(begun, tending).await {
             // The next recorder counts anew.
@@ -252,7 +228,7 @@ impl Writer {
         recorded: &mut [Option<Recorded>],
         spent: &mut Duration,
     ) -> Result<(), store::Error> {
-        let (mut turn, begun) = self.turn(self.recorder(), deliveries.len());
+        let (mut turn, begun) = self.turns.next(self.turns.recorder(), deliveries.len());
         let recording = self.try_record(&mut turn, bucket, deliveries, recorded);
         let recording = AssertUnwindSafe(recording).catch_unwind();
         let result = in_time(begun, async {
@@ -288,131 +264,6 @@ impl Writer {
             }
         }
     }
-
-    /// What remembers what was written over the connection.
-    fn recorder(&self) -> Arc<Recorder> {
-        Arc::clone(&self.recorder.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// A turn, and what tells when it has the connection.
-    fn turn(
-        &self,
-        recorder: Arc<Recorder>,
-        deliveries: usize,
-    ) -> (Turn<'_>, oneshot::Receiver<()>) {
-        let (has_begun, begun) = oneshot::channel();
-        let has_begun = Some(has_begun);
-        (Turn { writer: self, recorder, deliveries, has_begun, held: None }, begun)
-    }
-}
-
-/// What work gives that may take [`BATCH_TIMEOUT`] from the time on that its turn has
-/// begun; the wait for that has an end, as the other hand's turn has.
-async fn in_time<T>(
-    begun: oneshot::Receiver<()>,
-    work: impl Future<Output = Result<T, store::Error>>,
-) -> Result<T, store::Error> {
-    let overdue = async {
-        match begun.await {
-            Ok(()) => sleep(BATCH_TIMEOUT).await,
-            Err(_never) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        result = work => result,
-        () = overdue => Err(store::Error::TimedOut(BATCH_TIMEOUT)),
-    }
-}
-
-/// A hand's turn with the connection, which it waits for when it needs it.
-struct Turn<'w> {
-    writer: &'w Writer,
-    /// What it has decided by.
-    recorder: Arc<Recorder>,
-    /// How many deliveries it is for.
-    deliveries: usize,
-    has_begun: Option<oneshot::Sender<()>>,
-    held: Option<Held<'w>>,
-}
-
-/// The connection, and since when.
-struct Held<'w> {
-    connection: MutexGuard<'w, Option<PgConnection>>,
-    since: Instant,
-}
-
-impl Line for Turn<'_> {
-    async fn connection(&mut self) -> Result<&mut PgConnection, store::Error> {
-        let writer = self.writer;
-        let held = match &mut self.held {
-            Some(held) => held,
-            free => {
-                let connection = writer.connection.lock().await;
-                writer.under_way.send_replace(self.deliveries);
-                // Fails where nobody counts the time.
-                let _ = self.has_begun.take().map(|begun| begun.send(()));
-                free.insert(Held { connection, since: Instant::now() })
-            }
-        };
-        let current = writer.recorder();
-        if !Arc::ptr_eq(&self.recorder, &current) {
-            self.recorder = current;
-            return Err(store::Error::Outdated);
-        }
-        if held.connection.is_none() {
-            *held.connection = Some(connect(&writer.options).await?);
-        }
-        held.connection.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
-    }
-}
-
-impl Turn<'_> {
-    /// Leaves the connection to the next.
-    fn ends_well(mut self) {
-        if let Some(held) = self.held.take() {
-            self.end(&held);
-        }
-    }
-
-    /// How long it has had the connection.
-    fn held_for(&self) -> Duration {
-        self.held.as_ref().map_or(Duration::ZERO, |held| held.since.elapsed())
-    }
-
-    fn end(&self, held: &Held<'_>) {
-        self.writer.under_way.send_replace(0);
-        if self.deliveries > 0 {
-            let counters = &self.writer.counters;
-            #[expect(clippy::cast_precision_loss, reason = "a batch has some thousands at most")]
-            counters.batch_deliveries.observe(self.deliveries as f64);
-            counters.commit_seconds.observe(held.since.elapsed().as_secs_f64());
-        }
-    }
-}
-
-impl Drop for Turn<'_> {
-    /// Whatever state the connection is in, the next batch wants a sound one; and what
-    /// was remembered of this one went with it.
-    fn drop(&mut self) {
-        if let Some(mut held) = self.held.take() {
-            *held.connection = None;
-            *self.writer.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
-            self.end(&held);
-        }
-    }
-}
-
-/// A connection, set up for writing.
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, store::Error> {
-    let connecting = async {
-        let mut connection = options.connect().await?;
-        store::connection::for_writing(&mut connection, BATCH_TIMEOUT, LOCK_TIMEOUT).await?;
-        Ok::<_, store::Error>(connection)
-    };
-    timeout(CONNECT_TIMEOUT, connecting)
-        .await
-        .map_err(|_| store::Error::TimedOut(CONNECT_TIMEOUT))?
 }
 
 /// How many are taken at once where so many wait. Were it always all of them, then
@@ -495,7 +346,7 @@ mod tests {
     async fn while_a_batch_is_written_as_many_gather() {
         let (writer, sender) = writer(512);
         for (under_way, enough) in [(1, 16), (20, 20), (40, 40), (500, 64)] {
-            writer.under_way.send_replace(under_way);
+            writer.turns.under_way.send_replace(under_way);
             let gathering = writer.gather();
             pin!(gathering);
             send(&sender, 1).await;
@@ -513,19 +364,19 @@ mod tests {
     #[tokio::test]
     async fn what_has_gathered_when_the_batch_is_written_is_the_next_one() {
         let (writer, sender) = writer(512);
-        writer.under_way.send_replace(40);
+        writer.turns.under_way.send_replace(40);
         {
             let gathering = writer.gather();
             pin!(gathering);
             send(&sender, 3).await;
             assert!(poll!(&mut gathering).is_pending());
-            writer.under_way.send_replace(0);
+            writer.turns.under_way.send_replace(0);
             assert!(matches!(poll!(&mut gathering), Poll::Ready(gathered) if gathered.len() == 3));
         }
         // Also where there will be no more.
         send(&sender, 2).await;
         drop(sender);
-        writer.under_way.send_replace(40);
+        writer.turns.under_way.send_replace(40);
         assert_eq!(writer.gather().await.len(), 2);
         assert!(writer.gather().await.is_empty());
     }
@@ -535,7 +386,7 @@ mod tests {
         let (writer, _sender) = writer(512);
         let deliveries = deliveries(1);
         let (mut recorded, mut spent) = ([None], Duration::ZERO);
-        let other = writer.connection.lock().await;
+        let other = writer.turns.connection.lock().await;
         let result = {
             let recording = writer.record(0, &deliveries, &mut recorded, &mut spent);
             pin!(recording);

@@ -1,4 +1,4 @@
-//! What connections are set to.
+//! What connections are set to, and waiting for one.
 //!
 //! By statements rather than at the start of the connection, since poolers refuse
 //! most parameters there.
@@ -8,6 +8,22 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgExecutor};
 
 use super::{Error, MIGRATOR};
+
+/// A connection that may have to be waited for. What needs none is done before.
+pub trait Line: Send {
+    /// The connection, as soon as it is free; from then on it is held.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none, or what the recorder remembers is of another.
+    fn connection(&mut self) -> impl Future<Output = Result<&mut PgConnection, Error>> + Send;
+}
+
+impl Line for PgConnection {
+    async fn connection(&mut self) -> Result<&mut PgConnection, Error> {
+        Ok(self)
+    }
+}
 
 /// A look-up or a write by keys has one right plan, whatever the statistics say:
 /// the index. So it is planned once, and never in the belief that a table is

@@ -58,7 +58,8 @@ mod write;
 use std::time::Duration;
 
 pub use bucket::Buckets;
-pub use record::{Line, Recorded, Recorder, refold};
+pub use connection::Line;
+pub use record::{Recorded, Recorder, refold};
 
 /// The schema's migrations, the same files that `sqlx migrate run` takes.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

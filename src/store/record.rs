@@ -36,6 +36,7 @@ use super::{
     Error,
     calls::{self, CallRow, StoredCall},
     change::{Change, group},
+    connection::Line,
     epoch::{Epoch, epoch},
     events::{self, Amendment, Repetition, columns},
     recent::{Recent, Remembered},
@@ -63,22 +64,6 @@ pub struct Recorded {
     pub disposition: Option<Disposition>,
     /// The call's status after it.
     pub status: Status,
-}
-
-/// A connection that may have to be waited for. What needs none is done before.
-pub trait Line: Send {
-    /// The connection, as soon as it is free; from then on it is held.
-    ///
-    /// # Errors
-    ///
-    /// Where there is none, or what the recorder remembers is of another.
-    fn connection(&mut self) -> impl Future<Output = Result<&mut PgConnection, Error>> + Send;
-}
-
-impl Line for PgConnection {
-    async fn connection(&mut self) -> Result<&mut PgConnection, Error> {
-        Ok(self)
-    }
 }
 
 /// Records batches over one connection; one may be decided while another is written.

@@ -17,9 +17,9 @@ use super::{
     change::{Apart, Arrival, Change, Standing},
     closed::Closed,
     codec::key,
+    connection::Line,
     epoch::Epoch,
     events::as_int,
-    record::Line,
 };
 use crate::call::{
     Attempt, Call, CallError, CallKey, CallSid, ClientId, Direction, Outcome, Status,
