@@ -400,6 +400,23 @@ mod tests {
         assert!(matches!(result, Err(store::Error::Database(_))), "{result:?}");
     }
 
+    #[tokio::test]
+    async fn what_was_decided_before_a_connection_failed_is_decided_anew() {
+        let (writer, _sender) = writer(512);
+        let (mut turn, _) = writer.turns.next(writer.turns.recorder(), 1);
+        {
+            let (mut other, _) = writer.turns.next(writer.turns.recorder(), 1);
+            let connection = other.connection().await.map(drop);
+            assert!(matches!(connection, Err(store::Error::Database(_))), "{connection:?}");
+        }
+        let connection = turn.connection().await.map(drop);
+        assert!(matches!(connection, Err(store::Error::Outdated)), "{connection:?}");
+        // By what is remembered now it gets as far as to try.
+        assert!(Arc::ptr_eq(&turn.recorder, &writer.turns.recorder()));
+        let connection = turn.connection().await.map(drop);
+        assert!(matches!(connection, Err(store::Error::Database(_))), "{connection:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_takes_too_long_is_given_up() {
         let (has_begun, begun) = oneshot::channel();
