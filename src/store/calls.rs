@@ -121,7 +121,7 @@ macro_rules! select_calls {
             r#"
             select calls.project_id as "project_id!", calls.call_id as "call_id!",
                 calls.version as "version!", calls.direction as "direction: Direction",
-                calls.status as "status!: Status", 
+                calls.status as "status!: Status",
                 callstate_attempts(calls.attempts_before, calls.attempts)::text as "attempts!",
                 calls.client_id, calls.provider_status, calls.has_errors as "has_errors!",
                 calls.event_count as "event_count!", calls.anomaly_count as "anomaly_count!",
@@ -173,9 +173,9 @@ pub async fn find(
         from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
         cross join lateral (
             select project_id, call_id, version, direction, status, attempts_before, attempts,
-                client_id, provider_status, has_errors, event_count, anomaly_count, microseconds_in_status,
-                status_since, first_event_at, last_event_at, last_event_rank,
-                last_event_fingerprint, ended_at, updated_at, last_delivered_at
+                client_id, provider_status, has_errors, event_count, anomaly_count,
+                microseconds_in_status, status_since, first_event_at, last_event_at,
+                last_event_rank, last_event_fingerprint, ended_at, updated_at, last_delivered_at
             from calls
             where bucket = any($1) and call_id = wanted.call_id
                 and (wanted.project_id is null or project_id = wanted.project_id)

@@ -28,7 +28,7 @@ pub(super) struct Change<'a> {
     pub(super) version: i64,
     /// The call: as it is stored, then as it is to be.
     pub(super) call: Option<Call>,
-    /// How many of its attempts are stored apart, where that is known.
+    /// How many of its attempts are stored apart, where that is known and they may stay.
     attempts_before: Option<usize>,
     /// When a delivery for it last came.
     pub(super) last_delivered_at: Option<DateTime<Utc>>,
@@ -41,8 +41,6 @@ pub(super) struct Change<'a> {
     pub(super) standings: Vec<Standing>,
     /// Stored events from which something else turns out to follow.
     pub(super) amended: Vec<(Fingerprint, Derived)>,
-    /// Whether it was folded from all its events.
-    is_refolded: bool,
     pub(super) is_written: bool,
 }
 
@@ -151,7 +149,6 @@ impl<'a> Change<'a> {
             outcomes: Vec::new(),
             standings: Vec::new(),
             amended: Vec::new(),
-            is_refolded: false,
             is_written: false,
         }
     }
@@ -239,7 +236,8 @@ impl<'a> Change<'a> {
     /// Folds the call from its stored events and the new ones; there is no call
     /// where there are none of either.
     pub(super) fn fold_again(&mut self, history: &[StoredEvent]) {
-        self.is_refolded = true;
+        // Any attempt may be another now.
+        self.attempts_before = self.attempts_before.filter(|before| *before == 0);
         // The history was read after the call: another writer may have stored the same events in
         // between. It changed the version with that, so this is decided anew; and yet no event is
         // ever folded twice.
@@ -285,18 +283,15 @@ impl<'a> Change<'a> {
     /// Which of the call's attempts are to be stored apart.
     pub(super) fn apart(&self, call: &Call) -> Apart {
         let count = call.attempts.len();
-        let stored = self.attempts_before.filter(|before| *before <= count && !self.is_refolded);
         let is_touched = |before: usize| {
-            let numbers = self.outcomes.iter().filter_map(|outcome| outcome.attempt);
-            numbers.into_iter().any(|number| usize::try_from(number).is_ok_and(|it| it <= before))
+            let mut numbers = self.outcomes.iter().filter_map(|outcome| outcome.attempt);
+            numbers.any(|number| usize::try_from(number).is_ok_and(|it| it <= before))
         };
-        match stored {
+        match self.attempts_before {
             Some(before) if count - before < 2 * ATTEMPTS => {
                 Apart { attempts: before, is_changed: is_touched(before) }
             }
-            _ if count < 2 * ATTEMPTS => {
-                Apart { attempts: 0, is_changed: self.attempts_before != Some(0) }
-            }
+            None if count < 2 * ATTEMPTS => Apart { attempts: 0, is_changed: true },
             _ => Apart { attempts: count - ATTEMPTS, is_changed: true },
         }
     }

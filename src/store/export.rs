@@ -142,7 +142,8 @@ pub fn calls<'c>(
     sqlx::query!(
         r#"
         select project_id, call_id, version, direction as "direction: Direction",
-            status as "status: Status", callstate_attempts(attempts_before, attempts)::text as "attempts!", client_id,
+            status as "status: Status",
+            callstate_attempts(attempts_before, attempts)::text as "attempts!", client_id,
             provider_status, has_errors, event_count, anomaly_count,
             microseconds_in_status::text as "microseconds_in_status!", status_since,
             first_event_at, last_event_at, last_event_rank, last_event_fingerprint, ended_at,
