@@ -23,7 +23,7 @@ use super::{
     lock::Transition,
     privilege::Privilege,
     roles,
-    settings::{self, Machine},
+    settings::{self, Machine, Setting},
 };
 
 /// Ports are taken from here, below what systems hand out to outgoing connections.
@@ -67,8 +67,26 @@ impl Cluster {
     /// Writes the settings for a start at this port.
     pub(super) fn configure(&self, port: u16) -> Result<(), Error> {
         let machine = Machine::here(&self.layout.data());
-        let conf = settings::conf(machine, port, &self.layout.socket(), &self.layout.access());
+        let (socket, access) = (self.layout.socket(), self.layout.access());
+        let has_fast_compression = self.takes(settings::FAST_COMPRESSION)?;
+        let conf = settings::conf(machine, has_fast_compression, port, &socket, &access);
         layout::write(&self.layout.settings(), &conf, 0o644)
+    }
+
+    /// Whether the server takes a setting, which depends on how it was built.
+    fn takes(&self, (name, value): Setting) -> Result<bool, Error> {
+        let answer = self
+            .command("postgres")
+            .args(["-C", name, "-c", &format!("{name}={value}")])
+            // The settings of this cluster are still to be written, or may be wrong.
+            .args(["-c", "config_file=/dev/null", "-D"])
+            .arg(self.layout.data())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .map_err(|source| Error::files("run", &self.programs.dir.join("postgres"), source))?;
+        Ok(answer.success())
     }
 
     /// The port of this cluster: chosen at its first start and kept, so that what was set up with it stays right. When

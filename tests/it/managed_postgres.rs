@@ -52,6 +52,8 @@ async fn a_first_start_makes_a_durable_database_that_only_we_can_reach() {
         let row = connection.fetch_one(query).await.expect("a setting");
         assert_eq!(row.get::<String, _>(0), value, "{setting}");
     }
+    let log = "select (setting = 'lz4' or not 'lz4' = any(enumvals))::text from pg_settings where name = 'wal_compression'";
+    assert_eq!(ask(url, log).await, "true", "pages are compressed by LZ4 where the server can");
     assert_eq!(mode(&place.cluster().join("password")), 0o600);
     assert_eq!(mode(&place.cluster().join("superuser-password")), 0o600);
     assert_eq!(mode(&place.cluster().join("data")), 0o700);
