@@ -119,9 +119,10 @@ pub(super) async fn write<'a>(
             -- seldom, so that the answer to a batch is one short row
             case when count(*) < $5 then array_agg(call_id) end as "call_ids: Vec<String>",
             case when count(*) < $5 then array_agg(project_id) end as "project_ids: Vec<String>",
-            -- once, and only where something is written; heard when it is committed
-            case when count(*) > 0 then (select pg_notify('callstate_stored', '')::text) end
-                as notified
+            -- once, and not for repetitions alone; heard when it is committed
+            case when count(*) > 0 and cardinality($3) > 0
+                then (select pg_notify('callstate_stored', '')::text)
+            end as notified
         from written
         "#,
         bucket,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Executor as _};
+use sqlx::{Connection as _, Executor as _, postgres::PgListener};
 
 use crate::support::{
     Database, Service, Stream, callstate,
@@ -63,6 +63,23 @@ async fn a_stream_tells_each_event_with_its_call_as_it_then_stood() {
         assert_eq!(told, expected, "{event_type}");
         assert_eq!((&call["event_type"], &call["has_errors"]), (&json!(event_type), &json!(true)));
     }
+}
+
+#[tokio::test]
+async fn each_commit_that_stores_something_gives_the_instances_a_hint_and_no_other() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let pool = database.pool().await;
+    let mut listener = PgListener::connect_with(&pool).await.unwrap();
+    listener.listen("callstate_stored").await.unwrap();
+    let body = delivery("OUTBOUND_CALL_BUSY", "c", 9, Some("A")).to_string();
+    for _ in 0..2 {
+        service.deliver(body.clone()).await.ok();
+    }
+    // Hints come in the order of commits, and the second delivery stored nothing.
+    pool.execute("select pg_notify('callstate_stored', 'ours')").await.unwrap();
+    assert_eq!(listener.recv().await.unwrap().payload(), "");
+    assert_eq!(listener.recv().await.unwrap().payload(), "ours");
 }
 
 #[tokio::test]
