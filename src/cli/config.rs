@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::api::edge;
 use crate::call::ProjectId;
-use crate::config::{self, Auth, Config, DatabaseSource, Endpoint, Flags};
+use crate::config::{self, Auth, Config, DatabaseSource, Endpoint, Flags, LogFormat};
 use crate::database;
 use crate::recho::DEFAULT_ENDPOINT;
 
@@ -44,6 +44,10 @@ struct Report {
     api: Api,
     http: Http,
     insecure: bool,
+    log: String,
+    /// Null where it depends on where the log goes.
+    log_format: Option<&'static str>,
+    unknown_variables: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -152,6 +156,12 @@ impl Report {
             },
             http: Http::new(config.http),
             insecure: config.insecure,
+            log: config.log.filter,
+            log_format: config.log.format.map(|format| match format {
+                LogFormat::Human => "human",
+                LogFormat::Json => "json",
+            }),
+            unknown_variables: config.unknown_variables.iter().map(ToString::to_string).collect(),
         })
     }
 
@@ -204,6 +214,9 @@ impl Report {
         lines.push(line("quarantine", &quarantine));
         lines.extend(self.http.texts().iter().map(|text| line("http", text)));
         lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
+        let format = self.log_format.unwrap_or("human on a terminal, json elsewhere");
+        lines.push(line("log", &format!("{}; {format}", self.log)));
+        lines.extend(self.unknown_variables.iter().map(|unknown| line("warning", unknown)));
         lines
     }
 }

@@ -116,7 +116,7 @@ struct GlobalFlags {
         long,
         global = true,
         value_name = "URL",
-        help = "The database to use instead of a server of its own [env: DATABASE_URL]"
+        help = "The database to use instead of a server of its own [env: CALLSTATE_DATABASE_URL or DATABASE_URL]"
     )]
     database_url: Option<String>,
     #[arg(

@@ -56,6 +56,9 @@ enum Error {
 pub(super) async fn run(config: Config, flags: Flags) -> Result<(), Failure> {
     config.exposure()?;
     telemetry::init(&config.log);
+    for unknown in &config.unknown_variables {
+        tracing::warn!("{unknown}");
+    }
     serve(&config, flags).await.map_err(|error| {
         tracing::error!("{}", Causes(&error));
         Failure::Told

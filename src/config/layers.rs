@@ -5,9 +5,7 @@
 //! the first. The environment and the files are arguments, so that all of this
 //! is tested without touching either.
 //!
-//! An empty environment variable counts as unset. Variables that begin with
-//! `CALLSTATE_` and name no key are ignored, unlike keys of the file: a
-//! container platform may set such names by itself (`CALLSTATE_SERVICE_HOST`).
+//! An empty environment variable counts as unset.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

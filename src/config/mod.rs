@@ -20,6 +20,7 @@ mod secret;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod value;
 mod webhooks;
 
@@ -41,7 +42,6 @@ use crate::api::edge;
 use crate::store::quarantine::Bounds;
 
 use self::layers::{File, Given, Reader};
-use self::suggest::did_you_mean;
 
 /// The configuration of this run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub struct Config {
     pub insecure: bool,
     /// What is logged, and how.
     pub log: Log,
+    /// Variables that are named as ours are and mean nothing, a line each.
+    pub unknown_variables: Vec<Mistake>,
 }
 
 /// Where the database is.
@@ -252,7 +254,7 @@ impl Config {
         let read_file = inputs.read_file;
         let mut reader =
             Reader { flags: inputs.flags, environment, file, read_file, mistakes: Vec::new() };
-        note_unknown_keys(&mut reader);
+        unknown::note_keys(&mut reader);
 
         let listen =
             reader.read(&key::LISTEN, |given| Ok((value::address(given)?, given.source.clone())));
@@ -304,6 +306,7 @@ impl Config {
                     .read(&key::LOG, value::log_filter)
                     .unwrap_or_else(|| DEFAULT_LOG_FILTER.to_owned()),
             },
+            unknown_variables: unknown::variables(environment),
         };
         Mistakes::check(reader.mistakes)?;
         Ok(config)
@@ -385,42 +388,6 @@ fn read_config_file(inputs: &Inputs<'_>) -> Result<(Option<PathBuf>, File), Mist
             Err(source.mistake(format!("cannot read {name}: {error}")))
         }
     }
-}
-
-/// Notes every key of the file that means nothing. Those of the endpoints are
-/// looked at with them.
-fn note_unknown_keys(reader: &mut Reader<'_>) {
-    const WEBHOOKS: &str = "webhooks";
-    let mut unknown = Vec::new();
-    let known = || key::ALL.iter().map(|key| key.path);
-    for (name, value) in &reader.file.table {
-        if name == WEBHOOKS || known().any(|path| path == name) {
-            continue;
-        }
-        let prefix = format!("{name}.");
-        let fields: Vec<_> = known().filter_map(|path| path.strip_prefix(&prefix)).collect();
-        let place = |path: &str| Source::file(&reader.file.name, path);
-        match value {
-            _ if fields.is_empty() => {
-                let tops =
-                    known().map(|path| path.split('.').next().unwrap_or(path)).chain([WEBHOOKS]);
-                let text = format!("unknown key{}", did_you_mean(name, tops));
-                unknown.push(place(name).mistake(text));
-            }
-            toml::Value::Table(table) => {
-                for field in table.keys().filter(|field| !fields.contains(&field.as_str())) {
-                    let text =
-                        format!("unknown key{}", did_you_mean(field, fields.iter().copied()));
-                    unknown.push(place(&format!("{prefix}{field}")).mistake(text));
-                }
-            }
-            _ => unknown.push(
-                place(name)
-                    .mistake(format!("expected a table with the keys {}", fields.join(", "))),
-            ),
-        }
-    }
-    reader.mistakes.append(&mut unknown);
 }
 
 /// How much the quarantine may hold.

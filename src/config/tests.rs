@@ -258,12 +258,40 @@ fn an_empty_variable_counts_as_unset() {
 
 #[test]
 fn variables_that_a_platform_sets_by_itself_are_ignored() {
-    World::new()
+    let config = World::new()
         .environment([
             ("CALLSTATE_PORT", "tcp://10.0.0.1:8080"),
+            ("CALLSTATE_PORT_8080_TCP_ADDR", "10.0.0.1"),
             ("CALLSTATE_WEBHOOKS_SERVICE_HOST", "10.0.0.1"),
         ])
         .right();
+    assert_eq!(config.unknown_variables, []);
+}
+
+#[test]
+fn variables_that_mean_nothing_are_told_with_what_they_probably_should() {
+    let config = World::new()
+        .environment([
+            ("CALLSTATE_API_REQUIRE_KEYS", "true"),
+            ("CALLSTATE_FOO", "1"),
+            ("CALLSTATE_KEY", "for curl"),
+            ("CALLSTATE_LISTEN", "127.0.0.1:1"),
+            ("CALLSTATE_REQUIRE_KEY", "true"),
+            ("CALLSTATE_WEBHOOKS_MY_PARTNER_TOKEN", "abc"),
+            ("CALLSTATE_WEBHOOKS_OTHER_AUTH", "none"),
+        ])
+        .right();
+    let told: Vec<String> = config.unknown_variables.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "CALLSTATE_API_REQUIRE_KEYS: means nothing (did you mean CALLSTATE_API_REQUIRE_KEY?)",
+            "CALLSTATE_FOO: means nothing",
+            "CALLSTATE_REQUIRE_KEY: means nothing (did you mean CALLSTATE_API_REQUIRE_KEY?)",
+            "CALLSTATE_WEBHOOKS_MY_PARTNER_TOKEN: means nothing \
+             (did you mean CALLSTATE_WEBHOOKS_MY_PARTNER_TOKENS?)",
+        ]
+    );
 }
 
 #[test]

@@ -239,7 +239,8 @@ fn names_in(environment: &Environment) -> BTreeSet<String> {
         .collect()
 }
 
-fn variable_name(name: &str) -> String {
+/// As the part of a variable that stands for it.
+pub(super) fn variable_name(name: &str) -> String {
     name.to_ascii_uppercase().replace('-', "_")
 }
 
