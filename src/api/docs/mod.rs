@@ -13,7 +13,7 @@ mod schema;
 use std::sync::LazyLock;
 
 use axum::{
-    http::{HeaderName, Uri, header},
+    http::{HeaderMap, HeaderName, Uri, header},
     response::Html,
 };
 use maud::{DOCTYPE, Markup, html};
@@ -26,17 +26,28 @@ use super::{
 };
 use schema::{field_table, resolve, type_of};
 
-/// Where the examples ask: the address that is listened on unless it is said.
+/// Where the examples ask: the address that is listened on unless it is said. A reader is
+/// shown the one that the page was asked of.
 const ADDRESS: &str = "http://127.0.0.1:8080";
 
 /// The media type of a stream.
 const STREAM: &str = "text/event-stream";
 
 /// The page.
-pub(super) async fn show(uri: Uri) -> Result<Html<&'static str>, Problem> {
+pub(super) async fn show(uri: Uri, headers: HeaderMap) -> Result<Html<String>, Problem> {
     static PAGE: LazyLock<String> = LazyLock::new(|| page(&DOCUMENT).into_string());
     Query::of(&uri).finish()?;
-    Ok(Html(&PAGE))
+    let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    Ok(Html(match asked.filter(|host| is_plain(host)) {
+        Some(host) => PAGE.replace(ADDRESS, &format!("http://{host}")),
+        None => PAGE.clone(),
+    }))
+}
+
+/// Whether a host is a name or an address, perhaps with a port, and means nothing to a shell.
+fn is_plain(host: &str) -> bool {
+    !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:".contains(&byte))
 }
 
 /// How it looks.
@@ -191,7 +202,7 @@ fn who_may_ask(operation: Operation<'_>) -> Markup {
 fn parameters(operation: Operation<'_>) -> Markup {
     html! {
         h4 { "Parameters" }
-        table {
+        div.wide { table {
             thead { tr { th { "name" } th { "in" } th { "type" } th { "what" } } }
             tbody {
                 @for parameter in ["path", "query", "header"].into_iter().flat_map(|it| operation.parameters(it)) {
@@ -203,7 +214,7 @@ fn parameters(operation: Operation<'_>) -> Markup {
                     }
                 }
             }
-        }
+        } }
     }
 }
 

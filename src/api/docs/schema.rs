@@ -87,7 +87,7 @@ pub(super) fn field_table(document: &Value, schema: &Value) -> Markup {
         @if rows.is_empty() {
             p { (type_of(schema)) }
         } @else {
-            table {
+            div.wide { table {
                 thead { tr { th { "field" } th { "type" } th { "what" } } }
                 tbody {
                     @for Row { name, schema, is_required } in &rows {
@@ -98,7 +98,7 @@ pub(super) fn field_table(document: &Value, schema: &Value) -> Markup {
                         }
                     }
                 }
-            }
+            } }
         }
     }
 }

@@ -151,7 +151,7 @@ fn head_too_large() -> Common {
 /// What any request may be answered.
 fn edge() -> [Problem; 4] {
     [
-        Problem::method_not_allowed("/state-machine does not take DELETE")
+        Problem::method_not_allowed("this does not take DELETE")
             .with_header(header::ALLOW, HeaderValue::from_static("GET,HEAD")),
         url_too_long(),
         Problem::internal("the log tells"),
