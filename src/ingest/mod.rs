@@ -17,6 +17,7 @@
 //! Deliberately absent: HTTP, and what makes a delivery authentic.
 
 pub mod counters;
+mod locked;
 pub mod quarantine;
 mod turn;
 mod writer;

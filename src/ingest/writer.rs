@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     Refused,
     counters::Counters,
+    locked::Locked,
     turn::{BATCH_TIMEOUT, Turn, Turns, in_time},
 };
 use crate::{
@@ -65,6 +66,7 @@ pub(super) struct Writer {
     batch: usize,
     jobs: Mutex<mpsc::Receiver<Job>>,
     turns: Turns,
+    locked: Locked,
     counters: Counters,
 }
 
@@ -77,7 +79,8 @@ impl Writer {
         counters: Counters,
     ) -> Self {
         let turns = Turns::new(options, counters.clone());
-        Self { buckets, batch, jobs: Mutex::new(jobs), turns, counters }
+        let (jobs, locked) = (Mutex::new(jobs), Locked::default());
+        Self { buckets, batch, jobs, turns, locked, counters }
     }
 
     /// Commits until the queue is closed and empty: with two hands, one of which
@@ -144,11 +147,17 @@ impl Writer {
         }
     }
 
-    /// Commits a batch and answers it. Where it fails for what is in it, or waits for
-    /// a call that is locked, it is split until what is at fault stands alone; the
-    /// others are not to wait for that, so it comes last.
-    async fn commit(&self, bucket: i32, deliveries: Vec<Delivery>, answers: Vec<Answer>) {
+    /// Commits a batch and answers it. Where it fails for what is in it, it is split until
+    /// what is at fault stands alone; the others are not to wait for that, so it comes last.
+    /// Deliveries for calls that are locked are refused.
+    async fn commit(&self, bucket: i32, mut deliveries: Vec<Delivery>, mut answers: Vec<Answer>) {
         let mut spent = Duration::ZERO;
+        if !self.locked.is_empty() {
+            self.locked.look(&self.turns, bucket, &[]).await;
+            let locked;
+            ((deliveries, answers), locked) = self.locked.part(bucket, deliveries, answers);
+            refuse(locked, &Refused::Locked("it has been for a while".to_owned()));
+        }
         let mut parts = VecDeque::from([(deliveries, answers)]);
         while let Some((deliveries, answers)) = parts.pop_front() {
             parts.extend(self.commit_part(bucket, deliveries, answers, &mut spent).await);
@@ -186,16 +195,29 @@ impl Writer {
             return Vec::new();
         };
         let count = deliveries.len();
-        let is_locked = error.is_lock_timeout();
-        if count > 1 && (!error.is_transient() || is_locked && *spent < BATCH_TIMEOUT) {
+        if error.is_lock_timeout() {
+            self.locked.look(&self.turns, bucket, &deliveries).await;
+            let (free, locked) = self.locked.part(bucket, deliveries, left);
+            // Where none is locked any more, or the whole table is, all of it is tried again.
+            let is_over = locked.is_empty() && *spent >= BATCH_TIMEOUT;
+            let refused = if is_over { count } else { locked.len() };
+            tracing::warn!(deliveries = count, refused, %error, "a batch waited for locked calls");
+            let refused_as = Refused::Locked(error.to_string());
+            refuse(locked, &refused_as);
+            if is_over {
+                refuse(free.1, &refused_as);
+                return Vec::new();
+            }
+            return if free.0.is_empty() { Vec::new() } else { vec![free] };
+        }
+        if count > 1 && !error.is_transient() {
             tracing::warn!(deliveries = count, %error, "a batch is split");
             self.counters.splits.inc();
             return halves(deliveries, left);
         }
         if error.is_transient() {
             tracing::warn!(deliveries = count, %error, "a batch was not committed");
-            let refuse_as = if is_locked { Refused::Locked } else { Refused::Away };
-            refuse(left, &refuse_as(error.to_string()));
+            refuse(left, &Refused::Away(error.to_string()));
         } else if error.is_about_data() {
             refuse(left, &Refused::Unstorable(error.to_string()));
         } else {

@@ -295,6 +295,50 @@ pub(super) async fn versions(
     .collect()
 }
 
+/// Those of the calls that somebody has locked against being written. Waits for none of
+/// them.
+///
+/// # Errors
+///
+/// Where the database cannot be asked.
+pub async fn locked(
+    executor: impl PgExecutor<'_>,
+    bucket: i32,
+    keys: &[&CallKey],
+) -> Result<Vec<CallKey>, Error> {
+    let (call_ids, project_ids) = columns(keys);
+    sqlx::query!(
+        r#"
+        with
+        wanted as (
+            select call_id, project_id
+            from unnest($2::text[], $3::text[]) as wanted (call_id, project_id)
+        ),
+        free as (
+            select call_id, project_id
+            from calls
+            join wanted using (call_id, project_id)
+            where bucket = $1
+            for no key update of calls skip locked
+        )
+        select calls.call_id, calls.project_id
+        from wanted
+        join calls using (call_id, project_id)
+        where bucket = $1
+            and ((calls.call_id, calls.project_id) in (select call_id, project_id from free))
+                is not true
+        "#,
+        bucket,
+        &call_ids as &[&str],
+        &project_ids as &[&str],
+    )
+    .fetch_all(executor)
+    .await?
+    .into_iter()
+    .map(|row| key("calls", row.project_id, row.call_id))
+    .collect()
+}
+
 /// Removes calls.
 ///
 /// # Errors

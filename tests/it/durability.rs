@@ -404,6 +404,48 @@ async fn a_call_that_somebody_has_locked_fails_alone() {
     writers.finish().await;
 }
 
+#[tokio::test]
+async fn calls_that_somebody_has_locked_are_waited_for_once() {
+    let database = Database::create().await;
+    let pool = database.pool().await;
+    let buckets = Buckets::of_database(&pool).await.unwrap();
+    let settings = Settings { writers: 1, batch: 512, queue: 512 };
+    let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
+    let take = |call: String, event_type: &str, second| {
+        let body = delivery(event_type, &call, second, None).to_string();
+        ingest.take(recho::read(body.as_bytes(), RECEIPT).expect("it can be understood"))
+    };
+    let locked = || (0..8).map(|number| format!("locked {number}"));
+    for call in locked() {
+        take(call, "OUTBOUND_CALL_PENDING", 1).await.unwrap();
+    }
+    let mut holder = database.connect().await;
+    holder.execute("begin; select from calls for update").await.unwrap();
+    // Each batch that waits takes three seconds of the twenty that all of it has, and is counted by
+    // Postgres; there are two, as the writer has two hands.
+    for second in 2..20 {
+        let all = locked().chain((0..20).map(|number| format!("{second} {number}")));
+        let taken = all.map(|call| async {
+            let is_locked = call.starts_with("locked");
+            (is_locked, take(call, "OUTBOUND_CALL_BUSY", second).await)
+        });
+        for (is_locked, taken) in futures_util::future::join_all(taken).await {
+            assert_eq!(matches!(taken, Err(Refused::Locked(_))), is_locked, "{taken:?}");
+            assert_eq!(taken.is_ok(), !is_locked, "{taken:?}");
+        }
+    }
+    let aborted = "select xact_rollback from pg_stat_database where datname = current_database()";
+    let aborted: i64 = holder.fetch_one(aborted).await.unwrap().get(0);
+    assert!(aborted <= 2, "{aborted} statements waited in vain");
+    holder.execute("commit").await.unwrap();
+    for call in locked() {
+        take(call, "OUTBOUND_CALL_BUSY", 30).await.unwrap();
+    }
+    assert_no_difference(&database.url());
+    drop(ingest);
+    writers.finish().await;
+}
+
 /// Ends all connections of the database but this one, whatever they are in the middle of.
 async fn cut_connections(conn: &mut PgConnection) {
     conn.execute(
