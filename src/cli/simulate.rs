@@ -70,7 +70,7 @@ pub(super) struct Options {
     #[arg(long, help_heading = "What")]
     seed: Option<u64>,
     /// When the traffic should seem to be sent; with the same seed, the same bytes [default: now]
-    #[arg(long, value_name = "TIME", help_heading = "What")]
+    #[arg(long, value_name = "TIME", value_parser = instant, help_heading = "What")]
     at: Option<DateTime<Utc>>,
     /// How many calls [default: 1000, or as many as --duration leaves time for]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "What")]
@@ -78,7 +78,7 @@ pub(super) struct Options {
     /// Over how many projects the calls are spread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "What")]
     projects: u32,
-    /// Over how much of the past the calls are spread [default: 1h]
+    /// Over how much of the past the calls are spread [default: 1h, with --time-scale a day]
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "What")]
     backdate: Option<Duration>,
 
@@ -126,6 +126,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|_| "is not a duration, such as 90s, 5m or 30d".to_owned())?;
     if duration <= LONGEST { Ok(duration) } else { Err("is more than ten years".to_owned()) }
+}
+
+/// A time that is not so early that a call before it would be in no year that the
+/// provider can write.
+fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    let at = DateTime::parse_from_rfc3339(text)
+        .map_err(|_| "is not a time, such as 2026-05-12T10:24:00Z".to_owned())?;
+    if at >= DateTime::UNIX_EPOCH { Ok(at.to_utc()) } else { Err("is before 1970".to_owned()) }
 }
 
 fn share(text: &str) -> Result<f64, String> {

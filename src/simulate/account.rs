@@ -1,6 +1,7 @@
 //! What was sent and how it was answered: of one call, and of the whole run.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,7 +29,12 @@ pub enum Answer {
         retry_after: Option<Duration>,
     },
     /// Not at all.
-    Missing(Missing),
+    Missing {
+        /// How it failed.
+        how: Missing,
+        /// What the system says of that.
+        why: String,
+    },
 }
 
 /// What the body of an answer with 2xx says.
@@ -60,13 +66,28 @@ pub enum Missing {
 }
 
 impl Answer {
+    pub(super) fn missing(error: &reqwest::Error) -> Self {
+        let how = if error.is_connect() {
+            Missing::NoConnection
+        } else if error.is_timeout() {
+            Missing::TimedOut
+        } else {
+            Missing::Broken
+        };
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Self::Missing { how, why: cause.to_string() }
+    }
+
     /// Whether the event may have been committed all the same.
     #[must_use]
     pub fn leaves_open(&self) -> bool {
         match self {
-            Self::Taken { .. } | Self::Missing(Missing::NoConnection) => false,
+            Self::Taken { .. } | Self::Missing { how: Missing::NoConnection, .. } => false,
             Self::Refused { status, .. } => *status >= 500,
-            Self::Missing(Missing::Broken | Missing::TimedOut) => true,
+            Self::Missing { how: Missing::Broken | Missing::TimedOut, .. } => true,
         }
     }
 
@@ -75,9 +96,27 @@ impl Answer {
     pub fn label(&self) -> String {
         match self {
             Self::Taken { status, .. } | Self::Refused { status, .. } => status.to_string(),
-            Self::Missing(Missing::NoConnection) => "no connection".to_owned(),
-            Self::Missing(Missing::Broken) => "connection broken".to_owned(),
-            Self::Missing(Missing::TimedOut) => "timed out".to_owned(),
+            Self::Missing { how, .. } => how.label().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label())?;
+        match self {
+            Self::Missing { why, .. } => write!(f, " ({why})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Missing {
+    fn label(self) -> &'static str {
+        match self {
+            Self::NoConnection => "no connection",
+            Self::Broken => "connection broken",
+            Self::TimedOut => "timed out",
         }
     }
 }

@@ -124,7 +124,7 @@ pub enum Error {
 }
 
 fn hint(status: StatusCode) -> &'static str {
-    if status == StatusCode::UNAUTHORIZED { "; give a key with --api-key" } else { "" }
+    if status == StatusCode::UNAUTHORIZED { "; --api-key gives it a key that it knows" } else { "" }
 }
 
 #[derive(Deserialize)]

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 
-use super::account::{Account, Answer, Missing, Said, Tally};
+use super::account::{Account, Answer, Said, Tally};
 use super::pace::{Halt, Turns};
 use super::plan::{Plan, PlannedCall, PlannedDelivery, Timing};
 use super::proof::Proof;
@@ -275,9 +275,11 @@ impl Sender {
                 Answer::Refused { retry_after, .. } => {
                     backoff.max(retry_after.unwrap_or_default()).min(LONGEST_BACKOFF)
                 }
-                Answer::Missing(_) => backoff,
+                Answer::Missing { .. } => backoff,
             };
-            if now + wait > give_up_at || !self.halt.sleep_until(now + wait).await {
+            // However long it should wait, it tries once more before it gives up.
+            let again_at = (now + wait).min(give_up_at);
+            if now >= give_up_at || !self.halt.sleep_until(again_at).await {
                 self.give_up(&answer, first_sent);
                 answers.push(answer);
                 return answers;
@@ -319,7 +321,7 @@ impl Sender {
         drop(tally);
         if was_silent && !self.halt.is_asked_for() {
             let silence = first_sent.elapsed().as_secs_f64();
-            self.abandon(format!("no delivery was taken for {silence:.1} s: {}", last.label()));
+            self.abandon(format!("no delivery was taken for {silence:.1} s: {last}"));
         }
     }
 
@@ -335,18 +337,9 @@ impl Sender {
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> Answer {
-    let missing = |error: &reqwest::Error| {
-        Answer::Missing(if error.is_connect() {
-            Missing::NoConnection
-        } else if error.is_timeout() {
-            Missing::TimedOut
-        } else {
-            Missing::Broken
-        })
-    };
     let response = match request.send().await {
         Ok(response) => response,
-        Err(error) => return missing(&error),
+        Err(error) => return Answer::missing(&error),
     };
     let status = response.status();
     let retry_after = response

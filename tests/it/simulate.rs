@@ -1,5 +1,9 @@
 //! `callstate simulate` against a real service.
 
+use axum::{
+    Router,
+    http::{StatusCode, header},
+};
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::support::{Database, Service, callstate, key_path};
@@ -193,8 +197,26 @@ async fn where_nothing_answers_the_run_ends() {
     let url = format!("http://{}/webhooks", nobody.local_addr().unwrap());
     let (report, status, _) = simulate(&url, "--patience 50ms --format json");
     assert_eq!(status, Some(1));
-    assert!(report["ended_early"].as_str().unwrap().starts_with("no delivery was taken for "));
+    let why = report["ended_early"].as_str().unwrap();
+    assert!(why.starts_with("no delivery was taken for "), "{why}");
+    assert!(why.contains(": no connection (Connection refused"), "{why}");
     assert_eq!(report["check"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn what_asks_for_more_patience_than_there_is_is_asked_once_more() {
+    let busy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/webhooks", busy.local_addr().unwrap());
+    let later = Router::new()
+        .fallback(async || (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "3600")]));
+    let server = tokio::spawn(axum::serve(busy, later).into_future());
+    let run = move || simulate(&url, "--calls 1 --patience 1s --format json");
+    let (report, status, _) = tokio::task::spawn_blocking(run).await.unwrap();
+    assert_eq!(status, Some(1));
+    let why = report["ended_early"].as_str().unwrap();
+    assert!(why.starts_with("no delivery was taken for 1.") && why.ends_with(" s: 503"), "{why}");
+    assert_eq!(report["answers"]["503"], 2);
+    server.abort();
 }
 
 #[tokio::test]
@@ -227,6 +249,8 @@ fn a_mistake_is_told_in_a_line_that_names_the_option() {
         ("--time-scale 2 --duration 1s --backdate 1h", "--duration and --backdate"),
         ("--time-scale 1e6 --duration 1d", "--duration × --time-scale"),
         ("--at 2999-01-01T00:00:00Z", "--at: "),
+        ("--at 0000-05-12T10:24:00Z", "is before 1970"),
+        ("--at noon", "is not a time, such as 2026"),
         ("--token env:NOT_THERE", "--token: the variable NOT_THERE is not set"),
         ("--api-key file:not-there", "--api-key: cannot read not-there"),
         ("--private-key not-there", "--private-key: not-there cannot be read"),
