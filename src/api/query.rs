@@ -13,6 +13,7 @@ use axum::{
     http::{Uri, request::Parts},
 };
 use chrono::{DateTime, SubsecRound, Utc};
+use percent_encoding::percent_decode_str;
 use utoipa::{
     IntoParams, ToSchema as _,
     openapi::{
@@ -35,7 +36,11 @@ impl Query {
     /// Takes the parameters apart.
     pub(super) fn of(uri: &Uri) -> Self {
         let mut query = Self { given: BTreeMap::new(), faults: Vec::new() };
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
+        let text = uri.query().unwrap_or("");
+        if percent_decode_str(text).decode_utf8().is_err() {
+            query.faults.push("the query is not UTF-8".to_owned());
+        }
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             if value.is_empty() {
                 query.given.entry(name.into_owned()).or_default();
             } else if let Some(earlier) =
@@ -199,6 +204,20 @@ mod tests {
         ] {
             assert!(detail.contains(fault), "{fault} is not in {detail}");
         }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused() {
+        for wrong in ["project_id=%FF", "project_id=a%C3&limit=3", "%C3%28=a"] {
+            let mut query = query(wrong);
+            query.take_project_id();
+            let detail = format!("{:?}", query.finish().unwrap_err());
+            assert!(detail.contains("the query is not UTF-8"), "{wrong}: {detail}");
+        }
+        assert_eq!(
+            query("project_id=%EF%BF%BD%C3%A9").take_project_id().unwrap().as_str(),
+            "\u{FFFD}é"
+        );
     }
 
     #[test]
