@@ -260,7 +260,8 @@ fn unread_body(unread: Unread, max_body: usize) -> Problem {
 
 /// Refuses a body that is said to be something other than JSON.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+    let content_type = headers.get(header::CONTENT_TYPE).filter(|value| !value.is_empty());
+    let Some(content_type) = content_type else {
         return Ok(());
     };
     let essence = content_type

@@ -280,9 +280,12 @@ async fn endpoint_method_size_and_media_type_are_checked_in_this_order() {
     let plain = service.request("POST", "/webhooks").header(CONTENT_TYPE, "text/plain");
     service.send(plain.body("{}")).await.problem(415);
 
-    for content_type in
-        [None, Some("application/json; charset=utf-8"), Some("application/cloudevents+json")]
-    {
+    for content_type in [
+        None,
+        Some(""),
+        Some("application/json; charset=utf-8"),
+        Some("application/cloudevents+json"),
+    ] {
         let mut request = service.request("POST", "/webhooks/").body(fixture("outbound_pending"));
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
