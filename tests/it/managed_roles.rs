@@ -142,14 +142,16 @@ async fn the_role_that_readme_makes_for_grafana_reads_the_reports_and_nothing_el
     MIGRATOR.run(&mut connect(server.url()).await).await.expect("the migrations run");
 
     // As it is pasted: the URL comes from the command that README names.
-    assert!(README.contains("$ psql \"$(callstate db-url --superuser)\"\n"));
+    let pasted = README
+        .lines()
+        .find_map(|line| line.strip_prefix("$ psql \"$(callstate db-url --superuser)\" -c \""));
+    let create = pasted.and_then(|sql| sql.strip_suffix('"')).expect("it tells");
+    assert!(create.starts_with("create role grafana "), "{create}");
     let data_dir = place.0.to_str().expect("a name of letters");
     let printed = callstate(&["db-url", "--superuser", "--data-dir", data_dir]);
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let url = String::from_utf8(printed.stdout).expect("it prints text");
     assert_eq!(url.trim(), superuser_of(&place).await);
-    let create =
-        README.lines().find(|line| line.starts_with("create role grafana ")).expect("it tells");
     connect(url.trim()).await.execute(AssertSqlSafe(create)).await.expect("it is right");
 
     let (_, at) = server.url().split_once('@').expect("a URL with a password");
