@@ -36,6 +36,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an idle connection is believed to live.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
+/// How long the connections that are in use are waited for at the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// What the server's statistics call us, unless the URL says otherwise.
 const APPLICATION_NAME: &str = "callstate";
 
@@ -195,7 +198,8 @@ impl Database {
     ///
     /// Where our own server does not stop.
     pub async fn close(self) -> Result<(), Error> {
-        self.pool.close().await;
+        // Where one is held longer, nobody waits any more for what is asked over it.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
         match self.server {
             Some(server) => Ok(server.release().await?),
             None => Ok(()),

@@ -226,13 +226,13 @@ impl From<Refused> for Problem {
             Refused::Full => Self::unavailable("More is waiting than can be held.", cause),
             Refused::Stopping => Self::unavailable("The service is stopping.", cause),
             Refused::Away(_) => Self::unavailable("The database is away.", cause),
-            Refused::Locked(_) => {
+            Refused::Locked => {
                 Self::unavailable("Somebody has locked the call in the database.", cause)
             }
             Refused::Unstorable(_) => {
                 Self { cause, ..Self::unusable_delivery("The database cannot store it.") }
             }
-            Refused::Broken(why) => Self::internal(why),
+            Refused::Undecided(why) | Refused::Broken(why) => Self::internal(why),
         }
     }
 }

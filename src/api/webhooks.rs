@@ -376,7 +376,7 @@ async fn record(service: &Service, delivery: &Authentic) -> Result<(CallKey, Rec
     match service.ingest.take(understood).await {
         Ok(recorded) => Ok((key, recorded)),
         Err(refused) => {
-            if let ingest::Refused::Unstorable(_) = &refused {
+            if refused.is_about_delivery() {
                 quarantine(service, delivery, &refused.to_string()).await?;
             }
             Err(refused.into())

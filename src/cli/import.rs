@@ -343,7 +343,7 @@ impl Import<'_> {
                     self.progress.advance(1);
                     Ok(())
                 }
-                Err(why @ Refused::Unstorable(_)) => self.bad(line, &why),
+                Err(why) if why.is_about_delivery() => self.bad(line, &why),
                 Err(source) => Err(Failure::new(Error::Refused { line, source })),
             };
             first_failure = first_failure.and(settled);

@@ -17,7 +17,7 @@ use crate::call::CallKey;
 use crate::config::Config;
 use crate::database::Database;
 use crate::ingest::quarantine::Stays;
-use crate::ingest::{Ingest, Quarantine, Refused, Settings};
+use crate::ingest::{Ingest, Quarantine, Settings};
 use crate::postgres::Claim;
 use crate::store::quarantine::{Entry, by_id, count, newest, oldest};
 use crate::store::{Buckets, Recorded};
@@ -246,18 +246,16 @@ impl Replay<'_> {
                 said
             }
             Err(Stays::Unknown) => return Ok(false),
-            Err(
-                stays @ (Stays::Unreadable(_)
-                | Stays::NotTaken(_)
-                | Stays::Refused(Refused::Unstorable(_))),
-            ) => {
+            // Not for what is in it, so the others would fare no better.
+            Err(Stays::Refused(refused)) if !refused.is_about_delivery() => {
+                return Err(Failure::new(refused));
+            }
+            Err(stays @ (Stays::Unreadable(_) | Stays::NotTaken(_) | Stays::Refused(_))) => {
                 let reason = stays.to_string();
                 let said = format!("{id} stays: {reason}");
                 report.stay.push(Stay { id, reason });
                 said
             }
-            // Not for what is in it, so the others would fare no better.
-            Err(Stays::Refused(refused)) => return Err(Failure::new(refused)),
             Err(Stays::Store(error)) => return Err(error.into()),
         };
         if self.format == Format::Text {

@@ -29,8 +29,8 @@ use super::reload::Reload;
 use super::stop::Stop;
 
 /// How long a stop waits for the requests under way. Long enough for any that
-/// is not a stream or a client that has gone silent; with the writers' time
-/// it stays below the half minute after which supervisors kill.
+/// is not a stream or a client that has gone silent; with the writers' time and the
+/// database's it stays below the half minute after which supervisors kill.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a stop waits after that for what was taken to be committed.

@@ -1,79 +1,90 @@
 //! The calls that somebody outside has locked in the database.
 //!
 //! The first batch with such a call waits for it, as writers hold their locks for
-//! milliseconds. Then it is looked which calls it was; their deliveries are refused, and
-//! no batch waits for them again until they are free.
+//! milliseconds. Then its deliveries are refused and the call is known to be locked:
+//! no batch waits for it again, but tries it apart and hardly waits, until it is free.
+//!
+//! Which rows of `calls` are locked, Postgres tells without waiting. It does not tell what
+//! else a delivery may have to wait for: a call that another transaction has inserted and
+//! not committed, a row of `events`, a whole table.
 
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::turn::{Turns, in_time};
+use super::{
+    turn::{Patience, Turns, in_time},
+    writer::Part,
+};
 use crate::{
     call::{CallKey, Delivery},
     store::{self, Line as _},
 };
 
-/// Those that were locked when they were last looked at, with their buckets.
+/// The most calls that are known to be locked. Where there are more they are forgotten, and
+/// waited for once more.
+const MOST: usize = 10_000;
+
+/// Those that were locked when they were last tried.
 #[derive(Debug, Default)]
-pub(super) struct Locked(Mutex<BTreeSet<(i32, CallKey)>>);
+pub(super) struct Locked(Mutex<BTreeSet<CallKey>>);
 
 impl Locked {
-    /// Looks again at those of a bucket that were locked, and at others. Where the database
-    /// cannot be asked, or the whole table is locked, none is known to be.
-    pub(super) async fn look(&self, turns: &Turns, bucket: i32, others: &[Delivery]) {
-        let mut keys: BTreeSet<CallKey> = others.iter().map(|it| it.key.clone()).collect();
-        {
-            let mut known = self.known();
-            keys.extend(known.iter().filter(|it| it.0 == bucket).map(|it| it.1.clone()));
-            known.retain(|it| it.0 != bucket);
-        }
-        if keys.is_empty() {
-            return;
-        }
-        let (mut turn, begun) = turns.next(turns.recorder(), 0);
-        let answer = in_time(begun, async {
-            let keys: Vec<&CallKey> = keys.iter().collect();
+    /// Parts a batch into what is for calls that are not known to be locked, and what is for
+    /// those that are.
+    pub(super) fn part(&self, batch: Part) -> (Part, Part) {
+        let known = self.known();
+        if known.is_empty() { (batch, Part::default()) } else { batch.split_by(&known) }
+    }
+
+    /// Looks which calls of these deliveries are locked, as far as can be seen, and knows
+    /// it from then on.
+    ///
+    /// # Errors
+    ///
+    /// Where the database cannot be asked; with a lock timeout where the whole table is locked.
+    pub(super) async fn look(
+        &self,
+        turns: &Turns,
+        bucket: i32,
+        deliveries: &[Delivery],
+    ) -> Result<BTreeSet<CallKey>, store::Error> {
+        let keys: BTreeSet<&CallKey> = deliveries.iter().map(|delivery| &delivery.key).collect();
+        let keys: Vec<&CallKey> = keys.into_iter().collect();
+        let (mut turn, begun) = turns.next(turns.recorder(), 0, Patience::Short);
+        let locked = in_time(begun, async {
             store::calls::locked(turn.connection().await?, bucket, &keys).await
         })
         .await;
-        match answer {
-            Ok(locked) => {
-                turn.ends_well();
-                self.known().extend(locked.into_iter().map(|key| (bucket, key)));
-            }
-            Err(error) if error.is_lock_timeout() => turn.ends_well(),
-            Err(error) => tracing::warn!(%error, "it is not known which calls are locked"),
+        if locked.as_ref().err().is_none_or(store::Error::leaves_the_connection_sound) {
+            turn.ends_well();
+        }
+        let locked = BTreeSet::from_iter(locked?);
+        self.add(locked.iter().cloned());
+        Ok(locked)
+    }
+
+    /// Knows that these calls are locked.
+    pub(super) fn add(&self, keys: impl Iterator<Item = CallKey>) {
+        let mut known = self.known();
+        known.extend(keys);
+        if known.len() > MOST {
+            known.clear();
         }
     }
 
-    /// Whether none is known to be.
-    pub(super) fn is_empty(&self) -> bool {
-        self.known().is_empty()
-    }
-
-    /// Parts deliveries, each with something, into those of free calls and of locked ones.
-    pub(super) fn part<T>(
-        &self,
-        bucket: i32,
-        deliveries: Vec<Delivery>,
-        with: Vec<T>,
-    ) -> ((Vec<Delivery>, Vec<T>), Vec<T>) {
-        let known = self.known();
-        let (mut free, mut locked) = ((Vec::new(), Vec::new()), Vec::new());
-        for (delivery, with) in deliveries.into_iter().zip(with) {
-            if known.contains(&(bucket, delivery.key.clone())) {
-                locked.push(with);
-            } else {
-                free.0.push(delivery);
-                free.1.push(with);
-            }
+    /// Knows that these calls are free.
+    pub(super) fn remove<'d>(&self, deliveries: impl Iterator<Item = &'d Delivery>) {
+        let mut known = self.known();
+        if !known.is_empty() {
+            deliveries.for_each(|delivery| {
+                known.remove(&delivery.key);
+            });
         }
-        (free, locked)
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeSet<(i32, CallKey)>> {
+    fn known(&self) -> MutexGuard<'_, BTreeSet<CallKey>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

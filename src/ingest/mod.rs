@@ -56,7 +56,7 @@ pub struct Settings {
 /// writers together; a larger delivery is taken while there is no other.
 const MAX_WAITING_BYTES: u32 = 64 * 1024 * 1024;
 
-/// Why a delivery was not taken. It may be sent again, unless it is unstorable.
+/// Why a delivery was not taken. It may be sent again, unless it is for what is in it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refused {
     /// As much is waiting as may.
@@ -68,13 +68,16 @@ pub enum Refused {
     /// The database is away, or overloaded.
     #[error("the database cannot be written to: {0}")]
     Away(String),
-    /// Somebody has locked the call, or all of them.
-    #[error("the call is locked in the database: {0}")]
-    Locked(String),
+    /// Somebody has locked the call, or what else it needs.
+    #[error("the call is locked in the database")]
+    Locked,
     /// The database refuses just this delivery for what it says.
     #[error("the delivery cannot be stored: {0}")]
     Unstorable(String),
-    /// Something is wrong with the store or the program.
+    /// The program makes a mistake with it, or cannot read what is stored of its call.
+    #[error("the delivery cannot be decided on: {0}")]
+    Undecided(String),
+    /// Something is wrong with the store.
     #[error("the delivery could not be stored: {0}")]
     Broken(String),
 }
@@ -181,6 +184,17 @@ impl Ingest {
         key.hash(&mut hasher);
         let writer = hasher.finish() % self.queues.len() as u64;
         &self.queues[usize::try_from(writer).expect("less than the number of writers")]
+    }
+}
+
+impl Refused {
+    /// Whether it would be refused as often as it is sent, until something is mended.
+    #[must_use]
+    pub fn is_about_delivery(&self) -> bool {
+        match self {
+            Self::Unstorable(_) | Self::Undecided(_) => true,
+            Self::Full | Self::Stopping | Self::Away(_) | Self::Locked | Self::Broken(_) => false,
+        }
     }
 }
 

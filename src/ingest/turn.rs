@@ -22,19 +22,41 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// a word would otherwise be waited for as long as the network's own patience lasts.
 pub(super) const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a batch waits for who has locked a call. Writers hold theirs for
+/// How long a statement waits for who has locked what it needs. Writers hold their locks for
 /// milliseconds; somebody at a prompt may for hours.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as a writer may take that is slow.
+    #[default]
+    Long,
+    /// Hardly: one has waited for it before.
+    Short,
+}
+
+impl Patience {
+    fn lock_timeout(self) -> Duration {
+        match self {
+            Self::Long => Duration::from_secs(3),
+            Self::Short => Duration::from_millis(100),
+        }
+    }
+}
 
 /// A connection, which the hands of a writer have in turn.
 pub(super) struct Turns {
     options: PgConnectOptions,
-    pub(super) connection: AsyncMutex<Option<PgConnection>>,
+    pub(super) connection: AsyncMutex<Option<Open>>,
     /// What remembers what was written over the connection; another when that has failed.
     recorder: Mutex<Arc<Recorder>>,
     /// How many deliveries are being written.
     pub(super) under_way: watch::Sender<usize>,
     counters: Counters,
+}
+
+/// A connection, and what it is set to.
+pub(super) struct Open {
+    connection: PgConnection,
+    patience: Patience,
 }
 
 impl Turns {
@@ -53,10 +75,11 @@ impl Turns {
         &self,
         recorder: Arc<Recorder>,
         deliveries: usize,
+        patience: Patience,
     ) -> (Turn<'_>, oneshot::Receiver<()>) {
         let (has_begun, begun) = oneshot::channel();
         let has_begun = Some(has_begun);
-        (Turn { turns: self, recorder, deliveries, has_begun, held: None }, begun)
+        (Turn { turns: self, recorder, deliveries, patience, has_begun, held: None }, begun)
     }
 
     /// What remembers what was written over the connection.
@@ -69,11 +92,16 @@ impl Turns {
         self.under_way.subscribe()
     }
 
+    /// A connection beside that of the turns, for what is not to hold them up.
+    pub(super) async fn another_connection(&self) -> Result<PgConnection, store::Error> {
+        Ok(connect(&self.options, Patience::Long).await?.connection)
+    }
+
     /// Ends the connection, if there is one.
     pub(super) async fn close(&self) {
-        if let Some(connection) = self.connection.lock().await.take() {
+        if let Some(open) = self.connection.lock().await.take() {
             // The server notices a closed socket too; a polite end is but quieter in its log.
-            let _ = connection.close().await;
+            let _ = open.connection.close().await;
         }
     }
 }
@@ -104,13 +132,14 @@ pub(super) struct Turn<'w> {
     pub(super) recorder: Arc<Recorder>,
     /// How many deliveries it is for.
     deliveries: usize,
+    patience: Patience,
     has_begun: Option<oneshot::Sender<()>>,
     held: Option<Held<'w>>,
 }
 
 /// The connection, and since when.
 struct Held<'w> {
-    connection: MutexGuard<'w, Option<PgConnection>>,
+    connection: MutexGuard<'w, Option<Open>>,
     since: Instant,
 }
 
@@ -132,10 +161,16 @@ impl Line for Turn<'_> {
             self.recorder = current;
             return Err(store::Error::Outdated);
         }
-        if held.connection.is_none() {
-            *held.connection = Some(connect(&turns.options).await?);
+        let open = match &mut *held.connection {
+            Some(open) => open,
+            none => none.insert(connect(&turns.options, self.patience).await?),
+        };
+        if open.patience != self.patience {
+            let timeout = self.patience.lock_timeout();
+            store::connection::wait_for_locks(&mut open.connection, timeout).await?;
+            open.patience = self.patience;
         }
-        held.connection.as_mut().ok_or(store::Error::Database(sqlx::Error::PoolClosed))
+        Ok(&mut open.connection)
     }
 }
 
@@ -176,11 +211,12 @@ impl Drop for Turn<'_> {
 }
 
 /// A connection, set up for writing.
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, store::Error> {
+async fn connect(options: &PgConnectOptions, patience: Patience) -> Result<Open, store::Error> {
     let connecting = async {
         let mut connection = options.connect().await?;
-        store::connection::for_writing(&mut connection, BATCH_TIMEOUT, LOCK_TIMEOUT).await?;
-        Ok::<_, store::Error>(connection)
+        let lock_timeout = patience.lock_timeout();
+        store::connection::for_writing(&mut connection, BATCH_TIMEOUT, lock_timeout).await?;
+        Ok::<_, store::Error>(Open { connection, patience })
     };
     timeout(CONNECT_TIMEOUT, connecting)
         .await

@@ -1,9 +1,9 @@
 //! A writer: commits what has gathered, then answers all of it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -18,11 +18,11 @@ use super::{
     Refused,
     counters::Counters,
     locked::Locked,
-    turn::{BATCH_TIMEOUT, Turn, Turns, in_time},
+    turn::{BATCH_TIMEOUT, Patience, Turn, Turns, in_time},
 };
 use crate::{
-    call::Delivery,
-    store::{self, Buckets, Line as _, Recorded},
+    call::{CallKey, Delivery},
+    store::{self, Buckets, Recorded, statistics::Watch},
 };
 
 /// The most bytes of payload in one statement, unless one delivery has more.
@@ -60,6 +60,54 @@ impl Answer {
     }
 }
 
+/// What is committed together, all of it of one bucket, and where to answer each.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    deliveries: Vec<Delivery>,
+    answers: Vec<Answer>,
+    patience: Patience,
+}
+
+impl Part {
+    fn push(&mut self, delivery: Delivery, answer: Answer) {
+        self.deliveries.push(delivery);
+        self.answers.push(answer);
+    }
+
+    fn len(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    fn halves(mut self) -> Vec<Self> {
+        let middle = self.len() / 2;
+        let deliveries = self.deliveries.split_off(middle);
+        let answers = self.answers.split_off(middle);
+        let other = Self { deliveries, answers, patience: self.patience };
+        vec![self, other]
+    }
+
+    /// What is not for these calls, and what is.
+    pub(super) fn split_by(self, keys: &BTreeSet<CallKey>) -> (Self, Self) {
+        let empty = || Self { patience: self.patience, ..Self::default() };
+        let (mut others, mut these) = (empty(), empty());
+        for (delivery, answer) in self.deliveries.into_iter().zip(self.answers) {
+            let part = if keys.contains(&delivery.key) { &mut these } else { &mut others };
+            part.push(delivery, answer);
+        }
+        (others, these)
+    }
+
+    fn refuse(self, refused: &Refused) {
+        for answer in self.answers {
+            answer.send(Err(refused.clone()));
+        }
+    }
+}
+
 /// One writer, with its connection and its queue.
 pub(super) struct Writer {
     buckets: Buckets,
@@ -67,6 +115,7 @@ pub(super) struct Writer {
     jobs: Mutex<mpsc::Receiver<Job>>,
     turns: Turns,
     locked: Locked,
+    watch: std::sync::Mutex<Watch>,
     counters: Counters,
 }
 
@@ -79,8 +128,15 @@ impl Writer {
         counters: Counters,
     ) -> Self {
         let turns = Turns::new(options, counters.clone());
-        let (jobs, locked) = (Mutex::new(jobs), Locked::default());
-        Self { buckets, batch, jobs, turns, locked, counters }
+        Self {
+            buckets,
+            batch,
+            jobs: Mutex::new(jobs),
+            turns,
+            locked: Locked::default(),
+            watch: std::sync::Mutex::default(),
+            counters,
+        }
     }
 
     /// Commits until the queue is closed and empty: with two hands, one of which
@@ -104,17 +160,16 @@ impl Writer {
                 break;
             }
             // One transaction touches one bucket.
-            let mut by_bucket: BTreeMap<i32, (Vec<Delivery>, Vec<Answer>)> = BTreeMap::new();
+            let mut by_bucket: BTreeMap<i32, Part> = BTreeMap::new();
+            let count = gathered.len();
             for Job { delivery, answer } in gathered {
-                let (deliveries, answers) =
-                    by_bucket.entry(self.buckets.of(&delivery.key)).or_default();
-                deliveries.push(delivery);
-                answers.push(answer);
+                let bucket = self.buckets.of(&delivery.key);
+                by_bucket.entry(bucket).or_default().push(delivery, answer);
             }
-            for (bucket, (deliveries, answers)) in by_bucket {
-                self.commit(bucket, deliveries, answers).await;
+            for (bucket, batch) in by_bucket {
+                self.commit(bucket, batch).await;
             }
-            self.tend().await;
+            self.tend(count).await;
         }
     }
 
@@ -148,96 +203,111 @@ impl Writer {
     }
 
     /// Commits a batch and answers it. Where it fails for what is in it, it is split until
-    /// what is at fault stands alone; the others are not to wait for that, so it comes last.
-    /// Deliveries for calls that are locked are refused.
-    async fn commit(&self, bucket: i32, mut deliveries: Vec<Delivery>, mut answers: Vec<Answer>) {
+    /// what is at fault stands alone; the others are not to wait for that, so it comes last,
+    /// and so does what is for calls that are known to be locked.
+    async fn commit(&self, bucket: i32, batch: Part) {
         let mut spent = Duration::ZERO;
-        if !self.locked.is_empty() {
-            self.locked.look(&self.turns, bucket, &[]).await;
-            let locked;
-            ((deliveries, answers), locked) = self.locked.part(bucket, deliveries, answers);
-            refuse(locked, &Refused::Locked("it has been for a while".to_owned()));
+        let (free, known) = self.locked.part(batch);
+        let mut parts = VecDeque::from([free]);
+        if !known.is_empty() {
+            parts.push_back(self.refuse_locked(bucket, known).await);
         }
-        let mut parts = VecDeque::from([(deliveries, answers)]);
-        while let Some((deliveries, answers)) = parts.pop_front() {
-            parts.extend(self.commit_part(bucket, deliveries, answers, &mut spent).await);
+        while let Some(part) = parts.pop_front() {
+            if !part.is_empty() {
+                parts.extend(self.commit_part(bucket, part, &mut spent).await);
+            }
         }
     }
 
-    /// Commits a part of a batch and answers it, or gives the halves that are to be
-    /// tried by themselves.
-    async fn commit_part(
-        &self,
-        bucket: i32,
-        mut deliveries: Vec<Delivery>,
-        mut answers: Vec<Answer>,
-        spent: &mut Duration,
-    ) -> Vec<(Vec<Delivery>, Vec<Answer>)> {
-        let bytes: usize = deliveries.iter().map(|delivery| delivery.payload.len()).sum();
-        if bytes > MAX_BATCH_BYTES && deliveries.len() > 1 {
-            return halves(deliveries, answers);
+    /// Refuses what is for calls that can be seen to be locked, or all where the whole table
+    /// is. Gives the rest, which is hardly to wait from now on.
+    async fn refuse_locked(&self, bucket: i32, part: Part) -> Part {
+        let (rest, refused) = match self.locked.look(&self.turns, bucket, &part.deliveries).await {
+            Ok(locked) => part.split_by(&locked),
+            Err(error) if error.is_lock_timeout() => (Part::default(), part),
+            Err(error) => {
+                tracing::warn!(%error, "it is not known which calls are locked");
+                part.refuse(&Refused::Away(error.to_string()));
+                return Part::default();
+            }
+        };
+        if !refused.is_empty() {
+            tracing::warn!(deliveries = refused.len(), "calls are locked in the database");
+            refused.refuse(&Refused::Locked);
         }
-        let mut recorded = vec![None; deliveries.len()];
-        let result = self.record(bucket, &deliveries, &mut recorded, spent).await;
+        Part { patience: Patience::Short, ..rest }
+    }
+
+    /// Commits a part of a batch and answers it, or gives the parts that are to be
+    /// tried by themselves.
+    async fn commit_part(&self, bucket: i32, mut part: Part, spent: &mut Duration) -> Vec<Part> {
+        let bytes: usize = part.deliveries.iter().map(|delivery| delivery.payload.len()).sum();
+        if bytes > MAX_BATCH_BYTES && part.len() > 1 {
+            return part.halves();
+        }
+        let mut recorded = vec![None; part.len()];
+        let result = self.record(bucket, &part, &mut recorded, spent).await;
         // The other hand has its batch ready, and the database is not to wait for our answers.
         yield_now().await;
         // What is recorded is committed, also where the rest failed.
+        let committed = part.deliveries.iter().zip(&recorded).filter(|(_, it)| it.is_some());
+        self.locked.remove(committed.map(|(delivery, _)| delivery));
         let mut places = recorded.iter();
-        deliveries.retain(|_| places.next().is_none_or(Option::is_none));
-        let mut left = Vec::with_capacity(deliveries.len());
-        for (answer, recorded) in answers.drain(..).zip(recorded) {
+        part.deliveries.retain(|_| places.next().is_none_or(Option::is_none));
+        let mut left = Vec::with_capacity(part.len());
+        for (answer, recorded) in part.answers.drain(..).zip(recorded) {
             match recorded {
                 Some(recorded) => answer.send(Ok(recorded)),
                 None => left.push(answer),
             }
         }
+        part.answers = left;
         let Err(error) = result else {
             return Vec::new();
         };
-        let count = deliveries.len();
+        let count = part.len();
         if error.is_lock_timeout() {
-            self.locked.look(&self.turns, bucket, &deliveries).await;
-            let (free, locked) = self.locked.part(bucket, deliveries, left);
-            // Where none is locked any more, or the whole table is, all of it is tried again.
-            let is_over = locked.is_empty() && *spent >= BATCH_TIMEOUT;
-            let refused = if is_over { count } else { locked.len() };
-            tracing::warn!(deliveries = count, refused, %error, "a batch waited for locked calls");
-            let refused_as = Refused::Locked(error.to_string());
-            refuse(locked, &refused_as);
-            if is_over {
-                refuse(free.1, &refused_as);
-                return Vec::new();
+            tracing::warn!(deliveries = count, %error, "a batch waited for what is locked");
+            let part = self.refuse_locked(bucket, part).await;
+            let is_over = *spent >= BATCH_TIMEOUT;
+            if part.len() < count && !is_over {
+                return vec![part];
             }
-            return if free.0.is_empty() { Vec::new() } else { vec![free] };
-        }
-        if count > 1 && !error.is_transient() {
+            // What it waits for cannot be seen, or is free by now.
+            if part.len() > 1 && !is_over {
+                return part.halves();
+            }
+            self.locked.add(part.deliveries.iter().map(|delivery| delivery.key.clone()));
+            part.refuse(&Refused::Locked);
+        } else if count > 1 && !error.is_transient() {
             tracing::warn!(deliveries = count, %error, "a batch is split");
             self.counters.splits.inc();
-            return halves(deliveries, left);
-        }
-        if error.is_transient() {
+            return part.halves();
+        } else if error.is_transient() {
             tracing::warn!(deliveries = count, %error, "a batch was not committed");
-            refuse(left, &Refused::Away(error.to_string()));
+            part.refuse(&Refused::Away(error.to_string()));
         } else if error.is_about_data() {
-            refuse(left, &Refused::Unstorable(error.to_string()));
+            part.refuse(&Refused::Unstorable(error.to_string()));
+        } else if error.is_about_program() {
+            part.refuse(&Refused::Undecided(error.to_string()));
         } else {
-            refuse(left, &Refused::Broken(error.to_string()));
+            part.refuse(&Refused::Broken(error.to_string()));
         }
         Vec::new()
     }
 
-    /// Sees to what the database knows of what it has, once that is answered.
-    async fn tend(&self) {
-        let recorder = self.turns.recorder();
-        if !recorder.is_to_be_tended() {
+    /// Sees to what the database knows of what it has, once that is answered. The other hand
+    /// goes on meanwhile.
+    async fn tend(&self, deliveries: usize) {
+        if !self.watch.lock().unwrap_or_else(PoisonError::into_inner).is_due_after(deliveries) {
             return;
         }
-        let (mut turn, begun) = self.turns.next(recorder, 0);
-        let tending = async { store::statistics::tend(turn.connection().await?).await };
-        match in_time(begun, tending).await {
-            // The next recorder counts anew.
-            Ok(()) | Err(store::Error::Outdated) => turn.ends_well(),
-            Err(error) => tracing::warn!(%error, "the new database is not analyzed"),
+        let tending = async {
+            let mut connection = self.turns.another_connection().await?;
+            store::statistics::tend(&mut connection).await
+        };
+        if let Err(error) = tending.await {
+            tracing::warn!(%error, "the new database is not analyzed");
         }
     }
 
@@ -246,21 +316,19 @@ impl Writer {
     async fn record(
         &self,
         bucket: i32,
-        deliveries: &[Delivery],
+        part: &Part,
         recorded: &mut [Option<Recorded>],
         spent: &mut Duration,
     ) -> Result<(), store::Error> {
-        let (mut turn, begun) = self.turns.next(self.turns.recorder(), deliveries.len());
-        let recording = self.try_record(&mut turn, bucket, deliveries, recorded);
+        let (mut turn, begun) = self.turns.next(self.turns.recorder(), part.len(), part.patience);
+        let recording = self.try_record(&mut turn, bucket, &part.deliveries, recorded);
         let recording = AssertUnwindSafe(recording).catch_unwind();
         let result = in_time(begun, async {
             recording.await.unwrap_or_else(|_panic| Err(store::Error::Panicked))
         })
         .await;
         *spent += turn.held_for();
-        let leaves_it_sound =
-            |error: &store::Error| error.is_about_data() || error.is_lock_timeout();
-        if result.as_ref().err().is_none_or(leaves_it_sound) {
+        if result.as_ref().err().is_none_or(store::Error::leaves_the_connection_sound) {
             turn.ends_well();
         }
         result
@@ -296,21 +364,6 @@ fn most(waiting: usize, batch: usize) -> usize {
     (waiting / 2).max(WORTH_SPLITTING).min(batch)
 }
 
-fn halves(
-    mut deliveries: Vec<Delivery>,
-    mut answers: Vec<Answer>,
-) -> Vec<(Vec<Delivery>, Vec<Answer>)> {
-    let middle = deliveries.len() / 2;
-    let others = (deliveries.split_off(middle), answers.split_off(middle));
-    vec![(deliveries, answers), others]
-}
-
-fn refuse(answers: Vec<Answer>, refused: &Refused) {
-    for answer in answers {
-        answer.send(Err(refused.clone()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{num::NonZeroU32, task::Poll};
@@ -320,7 +373,10 @@ mod tests {
     use tokio::{pin, sync::Semaphore};
 
     use super::*;
-    use crate::recho::{self, Receipt};
+    use crate::{
+        recho::{self, Receipt},
+        store::Line as _,
+    };
 
     #[test]
     fn half_of_what_waits_is_left_for_the_next_batch_unless_it_is_little() {
@@ -406,11 +462,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_batch_has_its_time_however_long_it_waits_for_its_turn() {
         let (writer, _sender) = writer(512);
-        let deliveries = deliveries(1);
+        let part = Part { deliveries: deliveries(1), ..Part::default() };
         let (mut recorded, mut spent) = ([None], Duration::ZERO);
         let other = writer.turns.connection.lock().await;
         let result = {
-            let recording = writer.record(0, &deliveries, &mut recorded, &mut spent);
+            let recording = writer.record(0, &part, &mut recorded, &mut spent);
             pin!(recording);
             assert!(poll!(&mut recording).is_pending());
             tokio::time::advance(2 * BATCH_TIMEOUT).await;
@@ -425,9 +481,9 @@ mod tests {
     #[tokio::test]
     async fn what_was_decided_before_a_connection_failed_is_decided_anew() {
         let (writer, _sender) = writer(512);
-        let (mut turn, _) = writer.turns.next(writer.turns.recorder(), 1);
+        let (mut turn, _) = writer.turns.next(writer.turns.recorder(), 1, Patience::Long);
         {
-            let (mut other, _) = writer.turns.next(writer.turns.recorder(), 1);
+            let (mut other, _) = writer.turns.next(writer.turns.recorder(), 1, Patience::Long);
             let connection = other.connection().await.map(drop);
             assert!(matches!(connection, Err(store::Error::Database(_))), "{connection:?}");
         }

@@ -144,8 +144,9 @@ pub(super) async fn for_hashing(conn: &mut PgConnection) -> Result<(), Error> {
 
 /// Sets a connection up for committing, as [`for_keeping`] does; and a statement
 /// ends in time even if nobody waits for it any more, or sooner where what it
-/// writes is locked. What is long is compressed by LZ4, several times faster than
-/// otherwise, where the server was built with it.
+/// writes is locked; and so does a transaction that nobody goes on with, as of an instance
+/// that has gone without a word, since what it has locked is locked for all. What is long is
+/// compressed by LZ4, several times faster than otherwise, where the server was built with it.
 ///
 /// # Errors
 ///
@@ -159,6 +160,7 @@ pub async fn for_writing(
     sqlx::query!(
         r#"
         select set_config('statement_timeout', $1, false) as timeout,
+            set_config('idle_in_transaction_session_timeout', $1, false) as idle_timeout,
             set_config('lock_timeout', $2, false) as lock_timeout,
             (
                 select set_config(name, 'lz4', false)
@@ -171,6 +173,19 @@ pub async fn for_writing(
     )
     .fetch_one(conn)
     .await?;
+    Ok(())
+}
+
+/// Has a connection wait for so long where what it writes is locked.
+///
+/// # Errors
+///
+/// Where the database refuses.
+pub async fn wait_for_locks(conn: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
+    let timeout = timeout.as_millis().to_string();
+    sqlx::query!("select set_config('lock_timeout', $1, false) as lock_timeout", timeout)
+        .fetch_one(conn)
+        .await?;
     Ok(())
 }
 

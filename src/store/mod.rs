@@ -134,6 +134,36 @@ impl Error {
         self.is_of_class(&["55P03"])
     }
 
+    /// Whether the program cannot decide on what it was given: for a mistake of its own, or a
+    /// row that it cannot read.
+    #[must_use]
+    pub fn is_about_program(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. }
+                | Self::Panicked
+                | Self::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
+        )
+    }
+
+    /// Whether the connection can be used as before: Postgres refused and said so, or a row
+    /// cannot be read.
+    #[must_use]
+    pub fn leaves_the_connection_sound(&self) -> bool {
+        match self {
+            Self::Corrupt { .. }
+            | Self::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => true,
+            Self::Database(sqlx::Error::Database(_)) => {
+                self.is_lock_timeout() || !self.is_transient()
+            }
+            Self::Database(_)
+            | Self::Panicked
+            | Self::TimedOut(_)
+            | Self::Outdated
+            | Self::Contended { .. } => false,
+        }
+    }
+
     /// Whether the same may succeed at once: Postgres rolled the transaction back
     /// for the sake of another one, or nothing was done as there is a new connection.
     #[must_use]

@@ -40,7 +40,6 @@ use super::{
     epoch::{Epoch, epoch},
     events::{self, Amendment, Repetition, columns},
     recent::{Recent, Remembered},
-    statistics::Watch,
     write::write,
 };
 use crate::call::{CallKey, Delivery, Direction, Disposition, Fingerprint, Status};
@@ -51,8 +50,8 @@ use crate::call::{CallKey, Delivery, Direction, Disposition, Fingerprint, Status
 const MAX_ROUNDS: u32 = 8;
 
 /// Of how many events a recorder remembers the calls for certain; of up to twice
-/// as many by chance. A call of five events takes about a kilobyte, each further
-/// one at most 300 bytes.
+/// as many by chance. A call of five events, with ids as the provider has them, takes about a
+/// kilobyte, and each further one at most 300 bytes.
 const REMEMBERED_EVENTS: usize = 40_000;
 
 /// What became of a delivery.
@@ -78,7 +77,6 @@ pub struct Recorder {
     epoch: OnceLock<Epoch>,
     /// How often calls were decided again since this was last asked.
     contended_rounds: AtomicU64,
-    statistics: Mutex<Watch>,
 }
 
 impl Default for Recorder {
@@ -87,7 +85,6 @@ impl Default for Recorder {
             recent: Mutex::new(Recent::new(REMEMBERED_EVENTS)),
             epoch: OnceLock::new(),
             contended_rounds: AtomicU64::new(0),
-            statistics: Mutex::new(Watch::new()),
         }
     }
 }
@@ -153,14 +150,6 @@ impl Recorder {
         }
     }
 
-    /// Whether the database should now be told to look at what it has: see [`tend`]. Says
-    /// so once.
-    ///
-    /// [`tend`]: super::statistics::tend
-    pub fn is_to_be_tended(&self) -> bool {
-        held(&self.statistics).is_due()
-    }
-
     /// How often calls were decided again, since they were not as was thought,
     /// from the last time that this was asked.
     pub fn take_contended_rounds(&self) -> u64 {
@@ -189,10 +178,8 @@ impl Recorder {
         recorded: &mut [Option<Recorded>],
     ) {
         let mut recent = held(&self.recent);
-        let mut events = 0;
         for change in written {
             change.answer(batch, recorded);
-            events += change.new.len();
             let attempts_before = change.call.as_ref().map(|call| change.apart(call).attempts);
             let key = change.key;
             if let Change {
@@ -212,7 +199,6 @@ impl Recorder {
                 recent.take(key);
             }
         }
-        held(&self.statistics).count(events);
     }
 }
 

@@ -12,29 +12,27 @@ use sqlx::PgConnection;
 
 use super::Error;
 
-/// After how many events a writer looks whether there are statistics: few enough
+/// After how many deliveries a writer looks whether there are statistics: few enough events
 /// to be read through, and enough to be told from none.
 const SOON: usize = 1000;
 
 /// Counts until there should be statistics.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     /// `None` once that was looked after.
     left: Option<usize>,
 }
 
-impl Watch {
-    pub(super) fn new() -> Self {
+impl Default for Watch {
+    fn default() -> Self {
         Self { left: Some(SOON) }
     }
+}
 
-    /// Counts events that were stored.
-    pub(super) fn count(&mut self, events: usize) {
-        self.left = self.left.map(|left| left.saturating_sub(events));
-    }
-
-    /// Whether it is time to look; once.
-    pub(super) fn is_due(&mut self) -> bool {
+impl Watch {
+    /// Counts deliveries that were recorded. Whether it is time to look; says so once.
+    pub fn is_due_after(&mut self, deliveries: usize) -> bool {
+        self.left = self.left.map(|left| left.saturating_sub(deliveries));
         self.left.take_if(|left| *left == 0).is_some()
     }
 }

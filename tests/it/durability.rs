@@ -334,6 +334,30 @@ pub(crate) async fn database_that_refuses_one() -> Database {
 }
 
 #[tokio::test]
+async fn what_cannot_be_decided_on_is_a_failure_and_kept_in_quarantine() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    service.deliver(delivery("OUTBOUND_CALL_PENDING", "a", 1, None).to_string()).await.ok();
+    // What is no row of ours; and a service that does not remember the call.
+    let mut conn = database.connect().await;
+    conn.execute("update calls set attempts = '7'").await.unwrap();
+    drop(service);
+    let service = Service::start(&database).await;
+    for _ in 0..2 {
+        let busy = delivery("OUTBOUND_CALL_BUSY", "a", 2, None).to_string();
+        service.deliver(busy).await.problem(500);
+    }
+    service.deliver(delivery("OUTBOUND_CALL_BUSY", "b", 2, None).to_string()).await.ok();
+    let kept = "select id, reason from quarantine where count = 2";
+    let kept = conn.fetch_one(kept).await.unwrap();
+    let (id, reason): (Uuid, String) = (kept.get(0), kept.get(1));
+    assert!(reason.starts_with("the delivery cannot be decided on: table calls"), "{reason}");
+    conn.execute("update calls set attempts = '[]'").await.unwrap();
+    let replayed = service.request("POST", &format!("/quarantine/{id}/replay"));
+    assert_eq!(service.send(replayed).await.ok()["status"], "BUSY");
+}
+
+#[tokio::test]
 async fn what_the_database_cannot_store_is_refused_and_kept_in_quarantine() {
     let database = database_that_refuses_one().await;
     let service = Service::start(&database).await;
@@ -369,78 +393,6 @@ async fn a_bad_event_fails_alone() {
     assert_eq!(refused, [false, false, true, false, false, false]);
     assert!(matches!(taken[2], Err(Refused::Unstorable(_))), "{:?}", taken[2]);
     assert_eq!(stored(&mut database.connect().await).await.len(), 5);
-    assert_no_difference(&database.url());
-    drop(ingest);
-    writers.finish().await;
-}
-
-#[tokio::test]
-async fn a_call_that_somebody_has_locked_fails_alone() {
-    let database = Database::create().await;
-    let pool = database.pool().await;
-    let buckets = Buckets::of_database(&pool).await.unwrap();
-    let settings = Settings { writers: 1, batch: 512, queue: 512 };
-    let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
-    let take = |call: &str, event_type: &str| {
-        let body = delivery(event_type, call, 1, None).to_string();
-        ingest.take(recho::read(body.as_bytes(), RECEIPT).expect("it can be understood"))
-    };
-    take("locked", "OUTBOUND_CALL_PENDING").await.unwrap();
-    let mut holder = database.connect().await;
-    let hold = "begin; select from calls where call_id = 'locked' for update";
-    holder.execute(hold).await.unwrap();
-    // One batch, as above.
-    let (locked, b, c) = tokio::join!(
-        take("locked", "OUTBOUND_CALL_BUSY"),
-        take("b", "OUTBOUND_CALL_BUSY"),
-        take("c", "OUTBOUND_CALL_BUSY"),
-    );
-    assert!(matches!(locked, Err(Refused::Locked(_))), "{locked:?}");
-    assert!(b.is_ok() && c.is_ok(), "{b:?} {c:?}");
-    holder.execute("commit").await.unwrap();
-    take("locked", "OUTBOUND_CALL_BUSY").await.unwrap();
-    assert_no_difference(&database.url());
-    drop(ingest);
-    writers.finish().await;
-}
-
-#[tokio::test]
-async fn calls_that_somebody_has_locked_are_waited_for_once() {
-    let database = Database::create().await;
-    let pool = database.pool().await;
-    let buckets = Buckets::of_database(&pool).await.unwrap();
-    let settings = Settings { writers: 1, batch: 512, queue: 512 };
-    let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
-    let take = |call: String, event_type: &str, second| {
-        let body = delivery(event_type, &call, second, None).to_string();
-        ingest.take(recho::read(body.as_bytes(), RECEIPT).expect("it can be understood"))
-    };
-    let locked = || (0..8).map(|number| format!("locked {number}"));
-    for call in locked() {
-        take(call, "OUTBOUND_CALL_PENDING", 1).await.unwrap();
-    }
-    let mut holder = database.connect().await;
-    holder.execute("begin; select from calls for update").await.unwrap();
-    // Each batch that waits takes three seconds of the twenty that all of it has, and is counted by
-    // Postgres; there are two, as the writer has two hands.
-    for second in 2..20 {
-        let all = locked().chain((0..20).map(|number| format!("{second} {number}")));
-        let taken = all.map(|call| async {
-            let is_locked = call.starts_with("locked");
-            (is_locked, take(call, "OUTBOUND_CALL_BUSY", second).await)
-        });
-        for (is_locked, taken) in futures_util::future::join_all(taken).await {
-            assert_eq!(matches!(taken, Err(Refused::Locked(_))), is_locked, "{taken:?}");
-            assert_eq!(taken.is_ok(), !is_locked, "{taken:?}");
-        }
-    }
-    let aborted = "select xact_rollback from pg_stat_database where datname = current_database()";
-    let aborted: i64 = holder.fetch_one(aborted).await.unwrap().get(0);
-    assert!(aborted <= 2, "{aborted} statements waited in vain");
-    holder.execute("commit").await.unwrap();
-    for call in locked() {
-        take(call, "OUTBOUND_CALL_BUSY", 30).await.unwrap();
-    }
     assert_no_difference(&database.url());
     drop(ingest);
     writers.finish().await;

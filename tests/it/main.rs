@@ -18,6 +18,7 @@ mod keys;
 mod list_pages;
 mod list_plans;
 mod lists;
+mod locked;
 mod managed_postgres;
 mod managed_roles;
 mod metrics;

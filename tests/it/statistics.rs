@@ -3,7 +3,10 @@
 use callstate::{
     call::Delivery,
     recho::{self, Receipt},
-    store::{Buckets, Recorder, connection, statistics::tend},
+    store::{
+        Buckets, Recorder, connection,
+        statistics::{Watch, tend},
+    },
 };
 use chrono::{DateTime, FixedOffset, TimeDelta};
 use sqlx::PgConnection;
@@ -21,11 +24,15 @@ fn event(event_type: &str, call: u32, second: u32) -> Delivery {
     recho::read(body.as_bytes(), receipt).unwrap()
 }
 
-async fn record(recorder: &Recorder, conn: &mut PgConnection, batch: &[Delivery]) {
+async fn record(
+    (recorder, watch): &mut (Recorder, Watch),
+    conn: &mut PgConnection,
+    batch: &[Delivery],
+) {
     let bucket = Buckets::of_database(&mut *conn).await.unwrap().of(&batch[0].key);
     let mut became = vec![None; batch.len()];
     recorder.record(&mut *conn, bucket, batch, &mut became).await.unwrap();
-    if recorder.is_to_be_tended() {
+    if watch.is_due_after(batch.len()) {
         tend(conn).await.unwrap();
     }
 }
@@ -51,21 +58,21 @@ async fn late_events_read_little_also_where_the_plan_was_made_while_there_was_no
     let mut conn = database.pool().await.acquire().await.unwrap().detach();
     let patience = std::time::Duration::from_secs(20);
     connection::for_writing(&mut conn, patience, patience).await.unwrap();
-    let recorder = Recorder::default();
+    let mut writer = (Recorder::default(), Watch::default());
     let late = |call| [event("OUTBOUND_CALL_PENDING", call, 5)];
 
     // Plans all that a late event needs.
-    record(&recorder, &mut conn, &[event("OUTBOUND_CALL_CALLING", 0, 10)]).await;
-    record(&recorder, &mut conn, &late(0)).await;
+    record(&mut writer, &mut conn, &[event("OUTBOUND_CALL_CALLING", 0, 10)]).await;
+    record(&mut writer, &mut conn, &late(0)).await;
     for event_type in ["REQUESTED", "CALLING", "CLOSING", "COMPLETED"] {
         let event_type = format!("OUTBOUND_CALL_{event_type}");
         let batch: Vec<Delivery> = (1..300).map(|call| event(&event_type, call, 10)).collect();
-        record(&recorder, &mut conn, &batch).await;
+        record(&mut writer, &mut conn, &batch).await;
     }
 
     let before = read(&mut conn).await;
     for call in 1..=10 {
-        record(&recorder, &mut conn, &late(call)).await;
+        record(&mut writer, &mut conn, &late(call)).await;
     }
     let entries = read(&mut conn).await - before;
     assert!(entries < 10 * 50, "{entries} entries for ten late events");
