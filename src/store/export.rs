@@ -154,9 +154,15 @@ pub fn calls<'c>(
                     select event_id, error
                     from (
                         select event_id, errors
-                        from events
-                        where events.bucket = calls.bucket and events.call_id = calls.call_id
-                            and events.project_id = calls.project_id and errors is not null
+                        from (
+                            select event_id, errors, effective_at, rank, fingerprint
+                            from events
+                            where events.bucket = calls.bucket and events.call_id = calls.call_id
+                                and events.project_id = calls.project_id and errors is not null
+                            -- looked up by the call: an index in the order of time would be read
+                            -- through for each
+                            offset 0
+                        ) as of_call
                         order by effective_at, rank, fingerprint
                         -- each tells one at least
                         limit $5
