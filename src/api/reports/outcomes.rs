@@ -1,6 +1,6 @@
 //! `GET /reports/outcomes`: what became of calls.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use axum::{
     extract::State,
@@ -156,19 +156,13 @@ async fn report(question: Question, mut look: Look) -> Result<Response, Problem>
 
 fn rows(question: &Question, outcomes: Vec<Outcome>) -> Result<Vec<OutcomesRow>, Problem> {
     let groups: Vec<_> = outcomes.iter().map(|outcome| outcome.cell.group.clone()).collect();
-    let statuses = |of_attempts| -> BTreeMap<Status, u64> {
-        let of_kind = outcomes.iter().filter(|outcome| outcome.of_attempts == of_attempts);
-        let statuses: BTreeSet<Status> = of_kind.map(|outcome| outcome.status).collect();
-        statuses.into_iter().map(|status| (status, 0)).collect()
-    };
-    let (of_calls, of_attempts) = (statuses(false), statuses(true));
     let mut counted: BTreeMap<Cell, Vec<Outcome>> = BTreeMap::new();
     for outcome in outcomes {
         counted.entry(outcome.cell.clone()).or_default().push(outcome);
     }
     let cells = question.cells(groups, 1)?.into_iter();
     let rows = cells.map(|cell| {
-        let (mut by_status, mut attempts) = (of_calls.clone(), of_attempts.clone());
+        let (mut by_status, mut attempts) = (BTreeMap::new(), BTreeMap::new());
         let mut completed_with_errors = 0;
         for outcome in counted.remove(&cell).unwrap_or_default() {
             let counts = if outcome.of_attempts { &mut attempts } else { &mut by_status };

@@ -129,10 +129,12 @@ impl Ask {
     }
 
     pub(super) fn outcomes(&self, calls: &[Told]) -> Vec<Value> {
-        let all = || self.began(calls);
-        let statuses: BTreeSet<Status> = all().map(|told| told.call.status).collect();
-        let of_attempts: BTreeSet<Status> =
-            all().flat_map(|told| &told.call.attempts).map(|attempt| attempt.status).collect();
+        /// How many there are of each that there is.
+        fn counted(statuses: impl Iterator<Item = Status>) -> BTreeMap<Status, usize> {
+            let mut counts = BTreeMap::new();
+            statuses.for_each(|status| *counts.entry(status).or_default() += 1);
+            counts
+        }
         self.rows(
             calls,
             |_| true,
@@ -144,14 +146,8 @@ impl Ask {
                     .iter()
                     .flat_map(|told| told.call.attempts.iter().map(|attempt| attempt.status))
                     .collect();
-                let by_status: BTreeMap<Status, usize> = statuses
-                    .iter()
-                    .map(|it| (*it, count(&|told| told.call.status == *it)))
-                    .collect();
-                let attempts_by_status: BTreeMap<Status, usize> = of_attempts
-                    .iter()
-                    .map(|it| (*it, attempts.iter().filter(|status| *status == it).count()))
-                    .collect();
+                let by_status = counted(calls.iter().map(|told| told.call.status));
+                let attempts_by_status = counted(attempts.iter().copied());
                 let rate = (terminal > 0).then(|| ratio(completed, terminal));
                 vec![json!({
                     "calls": calls.len(), "live": calls.len() - terminal, "terminal": terminal,
