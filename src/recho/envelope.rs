@@ -97,7 +97,8 @@ pub fn read(body: &[u8], receipt: Receipt<'_>) -> Result<Delivery, Unreadable> {
 
     let mut faults = Vec::new();
     let event_type = note(&mut faults, "eventType", read_event_type(&envelope));
-    let call_id = note(&mut faults, "body.data.callId", read_call_id(&envelope, inner, data));
+    let (place, call_id) = read_call_id(&envelope, inner, data);
+    let call_id = note(&mut faults, place, call_id);
     let project_id = note(&mut faults, "projectId", read_project_id(&envelope));
     let (Some(event_type), Some(call_id), Some(project_id)) = (event_type, call_id, project_id)
     else {
@@ -154,12 +155,19 @@ fn read_event_type(envelope: &Json<'_>) -> Result<EventType, Problem> {
     Ok(EventType::of(&name))
 }
 
-fn read_call_id(envelope: &Json<'_>, inner: &Json<'_>, data: &Json<'_>) -> Result<CallId, Problem> {
-    let value = [data, inner, envelope]
-        .iter()
-        .find_map(|place| present(place, "callId"))
-        .ok_or(Problem::Missing)?;
-    CallId::new(text_or_number(value)?).map_err(Problem::Invalid)
+/// Where it is, or else should be, and what it is.
+fn read_call_id(
+    envelope: &Json<'_>,
+    inner: &Json<'_>,
+    data: &Json<'_>,
+) -> (&'static str, Result<CallId, Problem>) {
+    let places = [("body.data.callId", data), ("body.callId", inner), ("callId", envelope)];
+    let found = places.iter().find_map(|(place, json)| Some((*place, present(json, "callId")?)));
+    let Some((place, value)) = found else {
+        return (places[0].0, Err(Problem::Missing));
+    };
+    let call_id = text_or_number(value);
+    (place, call_id.and_then(|call_id| CallId::new(call_id).map_err(Problem::Invalid)))
 }
 
 fn read_project_id(envelope: &Json<'_>) -> Result<ProjectId, Problem> {
@@ -236,17 +244,35 @@ mod tests {
 
     use super::*;
 
-    /// The errors of a delivery that carries these.
-    fn errors_of(errors: &serde_json::Value) -> Vec<CallError> {
-        let body = json!({
-            "eventType": "OUTBOUND_CALL_ERROR", "callId": "c", "body": {"errors": errors},
-        });
+    fn read_json(body: &serde_json::Value) -> Result<Delivery, Unreadable> {
         let receipt = Receipt {
             endpoint: "default",
             received_at: DateTime::UNIX_EPOCH,
             provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
         };
-        read(body.to_string().as_bytes(), receipt).unwrap().errors
+        read(body.to_string().as_bytes(), receipt)
+    }
+
+    /// The errors of a delivery that carries these.
+    fn errors_of(errors: &serde_json::Value) -> Vec<CallError> {
+        let body = json!({
+            "eventType": "OUTBOUND_CALL_ERROR", "callId": "c", "body": {"errors": errors},
+        });
+        read_json(&body).unwrap().errors
+    }
+
+    #[test]
+    fn a_call_id_that_is_none_is_named_where_it_is() {
+        for (body, fault) in [
+            (json!({}), "body.data.callId is missing"),
+            (json!({"callId": true}), "callId must be a string"),
+            (json!({"body": {"callId": ""}, "callId": "c"}), "body.callId must not be empty"),
+            (json!({"body": {"data": {"callId": []}}}), "body.data.callId must be a string"),
+        ] {
+            let mut body = body;
+            body["eventType"] = "OUTBOUND_CALL_BUSY".into();
+            assert_eq!(read_json(&body).unwrap_err().to_string(), fault);
+        }
     }
 
     #[test]
