@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use super::{Ingest, Refused, counters::counter};
 use crate::{
-    call::{CallKey, ProjectId},
+    call::{CallKey, ProjectId, Receipts},
     clock::Clock,
     recho::{self, Receipt, Unreadable, fingerprint::uuid_of},
     store::{
@@ -151,7 +151,11 @@ impl Quarantine {
             received_at: entry.place.first_received_at,
             provider_utc_offset,
         };
-        let delivery = recho::read(&body, receipt)?;
+        let mut delivery = recho::read(&body, receipt)?;
+        delivery.receipts = Receipts::InAll {
+            deliveries: u32::try_from(entry.count).unwrap_or(u32::MAX),
+            last_delivered_at: entry.last_received_at,
+        };
         let key = delivery.key.clone();
         admit(&entry.endpoint, &key.project_id)?;
         let recorded = ingest.take(delivery).await?;

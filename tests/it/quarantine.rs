@@ -158,6 +158,10 @@ async fn a_replay_answers_as_the_delivery_would_have_been_with_the_time_of_its_f
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let id = put(&database, "default", &undated("mended")).await;
+    // It came twice more, the last time an hour later.
+    let again = "update quarantine
+        set count = 3, last_received_at = first_received_at + interval '1 hour'";
+    database.connect().await.execute(again).await.unwrap();
     let answer = replay(&service, id).await.ok();
     assert_eq!(
         (&answer["call_id"], &answer["project_id"], &answer["disposition"], &answer["status"]),
@@ -170,6 +174,10 @@ async fn a_replay_answers_as_the_delivery_would_have_been_with_the_time_of_its_f
     assert_eq!(
         (&event["received_at"], &event["effective_at"]),
         (&json!(*RECEIVED_AT), &json!(*RECEIVED_AT))
+    );
+    assert_eq!(
+        (&event["delivery_count"], &event["last_delivered_at"]),
+        (&json!(3), &json!(*RECEIVED_AT + TimeDelta::hours(1)))
     );
 
     replay(&service, id).await.problem(404);
