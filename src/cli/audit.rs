@@ -111,11 +111,12 @@ fn summary(report: &Report, purpose: Purpose) -> String {
         several => format!("{several} differences"),
     };
     let looked = format!("folded {events} events of {calls} calls: {found}");
+    let noun = if *rebuilt == 1 { "call" } else { "calls" };
     match purpose {
         Purpose::Verify => looked,
-        Purpose::Rebuild if *not_rebuilt == 0 => format!("{looked}, {rebuilt} calls rebuilt"),
+        Purpose::Rebuild if *not_rebuilt == 0 => format!("{looked}, {rebuilt} {noun} rebuilt"),
         Purpose::Rebuild => format!(
-            "{looked}, {rebuilt} calls rebuilt, {not_rebuilt} not: an event of each cannot be read"
+            "{looked}, {rebuilt} {noun} rebuilt, {not_rebuilt} not: an event of each cannot be read"
         ),
     }
 }

@@ -51,10 +51,10 @@ pub(super) struct Options {
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// From when on, such as 2026-05-12T00:00:00Z: by the first event of a call, by the receipt of an event
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::time)]
     from: Option<DateTime<Utc>>,
     /// Until when, that moment not included
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::time)]
     to: Option<DateTime<Utc>>,
     #[arg(
         long = "project",

@@ -41,6 +41,7 @@ mod stop;
 use std::process::ExitCode;
 use std::{num::NonZeroUsize, path::PathBuf};
 
+use chrono::{DateTime, Utc};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
@@ -237,44 +238,55 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             block_on(serve::run(config, flags))
         }
         Command::Migrate(options) => {
-            let config = Config::load(&flags)?;
+            let config = Config::load_without_endpoints(&flags)?;
             block_on(migrate::run(options, config))
         }
         Command::DbUrl(options) => {
-            let config = Config::load(&flags)?;
+            let config = Config::load_without_endpoints(&flags)?;
             block_on(db_url::run(options, config))
         }
         Command::Keys(command) => {
-            let config = Config::load(&flags)?;
+            let config = Config::load_without_endpoints(&flags)?;
             block_on(keys::run(command, config))
         }
         Command::Verify(options) => {
-            let config = Config::load(&flags)?;
+            let config = Config::load_without_endpoints(&flags)?;
             block_on(audit::run(options, Purpose::Verify, config))
         }
         Command::Rebuild(options) => {
-            let config = Config::load(&flags)?;
+            let config = Config::load_without_endpoints(&flags)?;
             block_on(audit::run(options, Purpose::Rebuild, config))
         }
         Command::Export(options) => {
-            let config = Config::load(&flags)?;
+            let config = Config::load_without_endpoints(&flags)?;
             block_on(export::run(options, config))
         }
         Command::Import(options) => {
-            let config = Config::load(&flags)?;
+            let config = Config::load_without_endpoints(&flags)?;
             block_on(import::run(options, config))
         }
         Command::Simulate(options) => {
-            let config = Config::load(&flags)?;
+            let config = Config::load_without_endpoints(&flags)?;
             block_on(simulate::run(*options, config))
         }
         Command::Quarantine(command) => {
-            let config = Config::load(&flags)?;
+            let config = if command.takes_in() {
+                Config::load(&flags)?
+            } else {
+                Config::load_without_endpoints(&flags)?
+            };
             block_on(quarantine::run(command, config))
         }
         Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),
     }
+}
+
+/// A time as an option gives it.
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    let time = DateTime::parse_from_rfc3339(text)
+        .map_err(|_| "is not a time, such as 2026-05-12T10:24:00Z".to_owned())?;
+    Ok(time.to_utc())
 }
 
 /// Runs a command on half of the processors: Postgres, which does as much of the

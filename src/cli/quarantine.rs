@@ -46,6 +46,16 @@ pub(super) enum Command {
     Replay(ReplayOptions),
 }
 
+impl Command {
+    /// Whether it takes deliveries in, as the endpoints do.
+    pub(super) fn takes_in(&self) -> bool {
+        match self {
+            Self::Replay(_) => true,
+            Self::List(_) | Self::Show(_) => false,
+        }
+    }
+}
+
 /// The options of `quarantine list`.
 #[derive(Debug, Args)]
 pub(super) struct ListOptions {
@@ -125,6 +135,7 @@ async fn list(database: &Database, format: Format) -> Result<(), Failure> {
         }
     }
     match format {
+        Format::Text if after.is_none() => output::line("there are no entries"),
         Format::Text => Ok(()),
         Format::Json => output::json(&serde_json::json!({ "quarantine": entries })),
     }

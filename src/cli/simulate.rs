@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::IsTerminal as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, FixedOffset, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
@@ -42,9 +43,9 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The options of `simulate`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The endpoint of the running callstate
-    #[arg(long, default_value = "http://127.0.0.1:8080/webhooks", help_heading = "Where to")]
-    url: String,
+    /// The endpoint of the running callstate [default: /webhooks where `listen` says]
+    #[arg(long, help_heading = "Where to")]
+    url: Option<String>,
     /// Send even where the URL is not of this machine
     #[arg(long, help_heading = "Where to")]
     yes_really: bool,
@@ -131,9 +132,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// A time that is not so early that a call before it would be in no year that the
 /// provider can write.
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {
-    let at = DateTime::parse_from_rfc3339(text)
-        .map_err(|_| "is not a time, such as 2026-05-12T10:24:00Z".to_owned())?;
-    if at >= DateTime::UNIX_EPOCH { Ok(at.to_utc()) } else { Err("is before 1970".to_owned()) }
+    let at = super::time(text)?;
+    if at >= DateTime::UNIX_EPOCH { Ok(at) } else { Err("is before 1970".to_owned()) }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -169,7 +169,7 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
     telemetry::init(&config.log);
     let clock = Clock::system();
     let (format, api_key) = (options.format, secret("--api-key", options.api_key.as_deref())?);
-    let orders = orders(options, config.provider_utc_offset, &clock)?;
+    let orders = orders(options, &config, &clock)?;
     let client = orders.target.client(orders.connections).map_err(Failure::new)?;
     let stop = Stop::on_signals().map_err(Failure::new)?;
 
@@ -195,7 +195,7 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
         Some(Err(error)) => (None, Some(error)),
         None => (None, None),
     };
-    let report = Report::new(plan, &sent, ended_early, found);
+    let report = Report::new(target, plan, &sent, ended_early, found);
     match format {
         Format::Text => output::line(&report.to_string())?,
         Format::Json => output::json(&report)?,
@@ -208,14 +208,14 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
 }
 
 /// What the options ask for.
-fn orders(
-    options: Options,
-    provider_utc_offset: FixedOffset,
-    clock: &Clock,
-) -> Result<Orders, Failure> {
+fn orders(options: Options, config: &Config, clock: &Clock) -> Result<Orders, Failure> {
     let now = clock.now();
-    let target = Target::read(&options.url)
-        .map_err(|why| Failure::Usage(format!("--url: {:?} {why}", options.url)))?;
+    let url = match &options.url {
+        Some(url) => url.clone(),
+        None => default_url(config.listen)?,
+    };
+    let target =
+        Target::read(&url).map_err(|why| Failure::Usage(format!("--url: {url:?} {why}")))?;
     if !target.is_loopback() && !options.yes_really {
         return Err(Failure::Usage(format!(
             "--url: {} is not this machine; made-up calls would be stored there for good. \
@@ -243,7 +243,7 @@ fn orders(
             switched_off: BTreeSet::from_iter(options.switched_off),
         },
         auth_type: proof.auth_type(),
-        provider_utc_offset,
+        provider_utc_offset: config.provider_utc_offset,
     };
     // Only where calls follow each other until the time is up need their number not be known.
     let is_endless = options.duration.is_some() && options.time_scale.is_none();
@@ -259,6 +259,20 @@ fn orders(
         patience: options.patience,
         checked_share: options.check,
     })
+}
+
+/// The default endpoint of the service that listens there.
+fn default_url(listen: SocketAddr) -> Result<String, Failure> {
+    if listen.port() == 0 {
+        let text = "--url: is needed, as listen does not say at which port";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    let address = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(format!("http://{}/webhooks", SocketAddr::new(address, listen.port())))
 }
 
 /// When the calls happen: in the past, or in a window that goes by.

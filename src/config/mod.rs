@@ -63,7 +63,7 @@ pub struct Config {
     pub provider_utc_offset: FixedOffset,
     /// The largest body of a delivery, in bytes.
     pub max_delivery_bytes: usize,
-    /// The endpoints that take deliveries, by name; at least one.
+    /// The endpoints that take deliveries, by name: at least one, unless they were not read.
     pub webhooks: BTreeMap<String, Endpoint>,
     /// How deliveries are committed.
     pub ingest: Ingest,
@@ -226,6 +226,9 @@ pub struct Inputs<'a> {
     pub read_file: ReadFile<'a>,
     /// The platform's folder for our data, if it has one.
     pub default_data_dir: Option<PathBuf>,
+    /// Whether the endpoints are read, whose secrets may be where the service runs and
+    /// nowhere else.
+    pub reads_endpoints: bool,
 }
 
 impl Config {
@@ -235,11 +238,25 @@ impl Config {
     ///
     /// All mistakes that were found.
     pub fn load(flags: &Flags) -> Result<Self, Mistakes> {
+        Self::load_with(flags, true)
+    }
+
+    /// Reads what a command needs that has nothing to do with the endpoints.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes that were found, but for those in the endpoints.
+    pub fn load_without_endpoints(flags: &Flags) -> Result<Self, Mistakes> {
+        Self::load_with(flags, false)
+    }
+
+    fn load_with(flags: &Flags, reads_endpoints: bool) -> Result<Self, Mistakes> {
         Self::read(&Inputs {
             flags,
             environment: &Environment::of_process(),
             read_file: &|path| std::fs::read_to_string(path),
             default_data_dir: platform_data_dir(),
+            reads_endpoints,
         })
     }
 
@@ -278,7 +295,11 @@ impl Config {
             max_delivery_bytes: reader
                 .read(&key::MAX_DELIVERY_BYTES, |given| given.number(MAX_DELIVERY_BYTES))
                 .unwrap_or(DEFAULT_MAX_DELIVERY_BYTES),
-            webhooks: webhooks::read(&mut reader),
+            webhooks: if inputs.reads_endpoints {
+                webhooks::read(&mut reader)
+            } else {
+                BTreeMap::new()
+            },
             ingest: Ingest {
                 writers: reader
                     .read(&key::INGEST_WRITERS, |given| given.number(INGEST_WRITERS))

@@ -20,16 +20,26 @@ mod variables;
 const RSA_KEY: &str = include_str!("../../tests/fixtures/keys/rsa-2048.spki.pem");
 
 /// Everything a configuration is read from, set up by a test.
-#[derive(Default)]
 struct World {
     flags: Flags,
     environment: Environment,
     files: BTreeMap<PathBuf, String>,
+    reads_endpoints: bool,
 }
 
 impl World {
     fn new() -> Self {
-        Self::default()
+        Self {
+            flags: Flags::default(),
+            environment: Environment::default(),
+            files: BTreeMap::new(),
+            reads_endpoints: true,
+        }
+    }
+
+    fn without_endpoints(mut self) -> Self {
+        self.reads_endpoints = false;
+        self
     }
 
     fn flag(mut self, key: &'static Key, value: &str) -> Self {
@@ -65,6 +75,7 @@ impl World {
                 text.ok_or_else(|| io::ErrorKind::NotFound.into())
             },
             default_data_dir: Some("/home/someone/data".into()),
+            reads_endpoints: self.reads_endpoints,
         })
     }
 
@@ -516,4 +527,16 @@ fn the_example_of_the_readme_is_right() {
     let world = World::new().toml(example).file("recho.pem", RSA_KEY);
     let config = world.environment([("PARTNER_TOKEN", "token")]).right();
     assert_eq!(config.webhooks.len(), 2);
+}
+
+#[test]
+fn who_has_nothing_to_do_with_the_endpoints_does_not_need_their_secrets() {
+    let toml = "listen = \"127.0.0.1:1\"\n[webhooks.partner]\nauth = \"bearer\"\n\
+                tokens = [\"env:NOT_THERE\"]\n";
+    assert_eq!(World::new().toml(toml).wrong().len(), 1);
+    let config = World::new().toml(toml).without_endpoints().right();
+    assert_eq!((config.listen.port(), config.webhooks.len()), (1, 0));
+    // Its other mistakes are told all the same.
+    let wrong = World::new().toml(&format!("lisen = 1\n{toml}")).without_endpoints().wrong();
+    assert!(wrong[0].contains("lisen"), "{wrong:?}");
 }

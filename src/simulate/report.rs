@@ -10,10 +10,12 @@ use serde::Serialize;
 use super::check::{Difference, Found, Judge};
 use super::plan::Plan;
 use super::sender::Sent;
+use super::target::Target;
 
 /// What a run did and found.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    url: String,
     seed: u64,
     at: DateTime<Utc>,
     calls: u64,
@@ -59,6 +61,7 @@ impl Report {
     /// Makes a report of what was sent and what was found.
     #[must_use]
     pub fn new(
+        target: &Target,
         plan: &Plan,
         sent: &Sent,
         ended_early: Option<String>,
@@ -80,6 +83,7 @@ impl Report {
         let deliveries_per_second = (tally.deliveries - tally.given_up) as f64 / seconds.max(1e-6);
         let settings = plan.settings();
         Self {
+            url: target.endpoint().to_string(),
             seed: settings.seed,
             at: settings.at,
             calls: tally.calls.values().sum(),
@@ -114,8 +118,9 @@ fn milliseconds(duration: Duration) -> f64 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, at, calls, events, deliveries, .. } = self;
+        let Self { url, seed, at, calls, events, deliveries, .. } = self;
         let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        writeln!(f, "to          {url}")?;
         writeln!(f, "seed        {seed} (the same again: --seed {seed} --at {at})")?;
         writeln!(f, "calls       {calls}: {}", listed(&self.calls_by_kind, " "))?;
         writeln!(f, "events      {} taken, {} lost on purpose", events.taken, events.lost)?;

@@ -99,7 +99,7 @@ async fn verify_tells_each_difference_and_rebuild_mends_it() {
 
         let (status, said) = run("rebuild", &database);
         assert_eq!(status, Some(0), "{said}");
-        assert!(said.ends_with("1 difference, 1 calls rebuilt\n"), "{said}");
+        assert!(said.ends_with("1 difference, 1 call rebuilt\n"), "{said}");
         let (status, said) = run("verify", &database);
         assert_eq!(status, Some(0), "after {tampering}: {said}");
     }
@@ -194,7 +194,7 @@ async fn an_event_that_cannot_be_read_is_told_and_the_other_calls_are_rebuilt() 
     let (status, said) = run("rebuild", &database);
     assert_eq!(status, Some(1));
     assert!(said.contains(unreadable), "{said}");
-    let summary = ": 2 differences, 1 calls rebuilt, 1 not: an event of each cannot be read\n";
+    let summary = ": 2 differences, 1 call rebuilt, 1 not: an event of each cannot be read\n";
     assert!(said.ends_with(summary), "{said}");
     let (status, said) = run("verify", &database);
     assert_eq!(status, Some(1));

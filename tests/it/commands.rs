@@ -71,9 +71,20 @@ fn a_configuration_is_checked_without_being_used() {
 }
 
 #[test]
+fn a_database_url_without_a_name_means_who_runs_it() {
+    let check = ["config", "check", "--database-url", "postgres://127.0.0.1/calls"];
+    let checked = callstate(&check);
+    let checked = String::from_utf8(checked.stdout).unwrap();
+    let user = std::process::Command::new("id").arg("-un").output().unwrap();
+    let user = String::from_utf8(user.stdout).unwrap();
+    assert!(checked.contains(&format!("postgres://{}@127.0.0.1", user.trim())), "{checked}");
+}
+
+#[test]
 fn what_is_mistyped_is_named_with_exit_status_2() {
     for (arguments, mistake) in [
         (&["sevre"][..], "sevre"),
+        (&["export", "calls", "--from", "2026-05-12"], "is not a time, such as 2026-"),
         (&["serve", "--lisen", "x"], "--lisen"),
         (&["state-machine", "--format", "xml"], "xml"),
     ] {

@@ -6,7 +6,7 @@ use axum::{
 };
 use sqlx::{AssertSqlSafe, Executor as _};
 
-use crate::support::{Database, Service, callstate, key_path};
+use crate::support::{Database, Service, callstate, command, key_path};
 
 /// Some hundred calls of which everything goes wrong.
 const CALLS: &str = "--calls 150 --connections 8 --projects 3 --duplicates 15% --reorder 20% \
@@ -201,6 +201,26 @@ async fn where_nothing_answers_the_run_ends() {
     assert!(why.starts_with("no delivery was taken for "), "{why}");
     assert!(why.contains(": no connection (Connection refused"), "{why}");
     assert_eq!(report["check"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn without_a_url_it_goes_to_where_the_configuration_listens() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let address = webhooks(&service).replace("http://", "").replace("/webhooks", "");
+    let run = |listen: &str| {
+        let output =
+            command().args(["simulate", "--calls", "3"]).env("CALLSTATE_LISTEN", listen).output();
+        let output = output.unwrap();
+        let said = |text| String::from_utf8(text).unwrap();
+        (output.status.code(), said(output.stdout), said(output.stderr))
+    };
+    let (status, report, _) = run(&address);
+    assert_eq!(status, Some(0));
+    assert!(report.starts_with(&format!("to          http://{address}/webhooks\n")), "{report}");
+    let (status, _, said) = run("127.0.0.1:0");
+    assert_eq!(status, Some(2));
+    assert!(said.contains("--url: is needed"), "{said}");
 }
 
 #[tokio::test]
