@@ -371,6 +371,12 @@ async fn record(service: &Service, delivery: &Authentic) -> Result<(CallKey, Rec
     };
     let key = understood.key.clone();
     if !delivery.endpoint.takes(&key.project_id) {
+        tracing::warn!(
+            endpoint = delivery.endpoint.name,
+            project_id = %key.project_id,
+            request_id = RequestId::in_headers(&delivery.headers).map(tracing::field::display),
+            "a delivery is of a project that its endpoint does not take",
+        );
         return Err(project_refused());
     }
     match service.ingest.take(understood).await {
