@@ -52,15 +52,22 @@ impl Locked {
     ) -> Result<BTreeSet<CallKey>, store::Error> {
         let keys: BTreeSet<&CallKey> = deliveries.iter().map(|delivery| &delivery.key).collect();
         let keys: Vec<&CallKey> = keys.into_iter().collect();
-        let (mut turn, begun) = turns.next(turns.recorder(), 0, Patience::Short);
-        let locked = in_time(begun, async {
-            store::calls::locked(turn.connection().await?, bucket, &keys).await
-        })
-        .await;
-        if locked.as_ref().err().is_none_or(store::Error::leaves_the_connection_sound) {
-            turn.ends_well();
-        }
-        let locked = BTreeSet::from_iter(locked?);
+        let locked = loop {
+            let (mut turn, begun) = turns.next(turns.recorder(), 0, Patience::Short);
+            let locked = in_time(begun, async {
+                store::calls::locked(turn.connection().await?, bucket, &keys).await
+            })
+            .await;
+            // Nothing was asked yet: the other hand's connection has failed, and there is another.
+            let is_outdated = matches!(locked, Err(store::Error::Outdated));
+            let leaves_it_sound = store::Error::leaves_the_connection_sound;
+            if is_outdated || locked.as_ref().err().is_none_or(leaves_it_sound) {
+                turn.ends_well();
+            }
+            if !is_outdated {
+                break BTreeSet::from_iter(locked?);
+            }
+        };
         self.add(locked.iter().cloned());
         Ok(locked)
     }

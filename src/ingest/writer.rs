@@ -208,13 +208,19 @@ impl Writer {
     async fn commit(&self, bucket: i32, batch: Part) {
         let mut spent = Duration::ZERO;
         let (free, known) = self.locked.part(batch);
-        let mut parts = VecDeque::from([free]);
+        self.commit_in_parts(bucket, free, &mut spent).await;
         if !known.is_empty() {
-            parts.push_back(self.refuse_locked(bucket, known).await);
+            let rest = self.refuse_locked(bucket, known).await;
+            self.commit_in_parts(bucket, rest, &mut spent).await;
         }
+    }
+
+    /// Commits it whole, or in as many parts as it takes.
+    async fn commit_in_parts(&self, bucket: i32, whole: Part, spent: &mut Duration) {
+        let mut parts = VecDeque::from([whole]);
         while let Some(part) = parts.pop_front() {
             if !part.is_empty() {
-                parts.extend(self.commit_part(bucket, part, &mut spent).await);
+                parts.extend(self.commit_part(bucket, part, spent).await);
             }
         }
     }
