@@ -540,3 +540,10 @@ fn who_has_nothing_to_do_with_the_endpoints_does_not_need_their_secrets() {
     let wrong = World::new().toml(&format!("lisen = 1\n{toml}")).without_endpoints().wrong();
     assert!(wrong[0].contains("lisen"), "{wrong:?}");
 }
+
+#[test]
+fn an_endpoint_whose_name_cannot_be_one_is_told_once() {
+    let wrong = World::new().toml("[webhooks.\"a b\"]\nauth = \"none\"\n").wrong();
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert!(wrong[0].contains("webhooks.a b: an endpoint's name has 1 to 64 letters"), "{wrong:?}");
+}

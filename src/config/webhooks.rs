@@ -133,11 +133,13 @@ impl Method {
 
 /// Reads all endpoints. Without any, there is the default one.
 pub(super) fn read(reader: &mut Reader<'_>) -> BTreeMap<String, Endpoint> {
+    let before = reader.mistakes.len();
     let names = names(reader);
     if names.is_empty() && !reader.file.table.contains_key("webhooks") {
         return without_configuration(reader);
     }
-    if names.is_empty() {
+    // One whose name cannot be one was told.
+    if names.is_empty() && reader.mistakes.len() == before {
         let source = Source::file(&reader.file.name, "webhooks");
         reader.mistakes.push(source.mistake(
             "names no endpoint; leave it out for the default one, or write [webhooks.default]",

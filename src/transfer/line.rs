@@ -78,7 +78,7 @@ pub enum BadLine {
     #[error("{0} must be a time of RFC 3339, which ends with the year 9999")]
     Time(&'static str),
     /// Its payload cannot be understood.
-    #[error("its payload: {0}")]
+    #[error("has a payload that cannot be understood: {0}")]
     Payload(#[from] Unreadable),
     /// Its payload is about another call.
     #[error("{member} is {line:?}, but {payload:?} in its payload")]
@@ -262,8 +262,14 @@ mod tests {
             ("", "EOF while parsing"),
             ("{}", "missing field `payload`"),
             (r#"{"eventType": "OUTBOUND_CALL_BUSY"}"#, "unknown field `eventType`"),
-            (r#"{"payload": "{}"}"#, "its payload: eventType is missing"),
-            (r#"{"payload": "no JSON"}"#, "its payload: the body is not JSON"),
+            (
+                r#"{"payload": "{}"}"#,
+                "has a payload that cannot be understood: eventType is missing",
+            ),
+            (
+                r#"{"payload": "no JSON"}"#,
+                "has a payload that cannot be understood: the body is not JSON",
+            ),
             (
                 r#"{"payload": "{\"eventType\": \"x\", \"callId\": \"c\"}", "received_at": "soon"}"#,
                 "is no delivery",

@@ -210,7 +210,10 @@ async fn a_bad_line_is_named_and_stops_the_import_unless_told_otherwise() {
         "received_at": "+262142-12-31T23:59:00Z",
     });
     let bad = [
-        ("{\"payload\": {}}".to_owned(), "its payload: eventType is missing"),
+        (
+            "{\"payload\": {}}".to_owned(),
+            "has a payload that cannot be understood: eventType is missing",
+        ),
         ("cut off in the midd".to_owned(), "is no delivery"),
         (far.to_string(), "received_at must be a time of RFC 3339"),
         (good("bad"), "the delivery cannot be stored"),

@@ -224,7 +224,7 @@ impl Question {
             time_zones
                 .get(zone)
                 .cloned()
-                .ok_or_else(|| "must be the name of a time zone such as Europe/Berlin".to_owned())
+                .ok_or_else(|| "must be the name of a time zone such as Europe/Berlin, and no abbreviation as CET is".to_owned())
         });
         let (by_project, by_direction) = query.take("group_by", groups).unwrap_or_default();
         let projects = caller.projects(query.take_project_id().as_ref());
