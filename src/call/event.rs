@@ -280,8 +280,8 @@ pub struct Delivery {
 pub enum Receipts {
     /// Once, at its `received_at`: once more than is known.
     Once,
-    /// So often in all, as another store counted. What is known may be the same
-    /// receipts, so the greater number counts, and never their sum.
+    /// So often in all, as another store or the quarantine counted. What is known may be
+    /// the same receipts, so the greater number counts, and never their sum.
     InAll {
         /// How often, at least once.
         deliveries: u32,

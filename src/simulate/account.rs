@@ -106,7 +106,7 @@ impl fmt::Display for Answer {
         f.write_str(&self.label())?;
         match self {
             Self::Missing { why, .. } => write!(f, " ({why})"),
-            _ => Ok(()),
+            Self::Taken { .. } | Self::Refused { .. } => Ok(()),
         }
     }
 }

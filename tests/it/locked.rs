@@ -1,9 +1,11 @@
 //! Who holds a lock in the database keeps only those deliveries waiting that need what is locked.
 
+use std::time::Duration;
+
 use callstate::{
     ingest::{Ingest, Refused, Settings, Writers},
     recho::{self, Receipt},
-    store::{Buckets, Recorded, Recorder},
+    store::{Buckets, Recorded, Recorder, connection},
 };
 use chrono::{DateTime, FixedOffset};
 use futures_util::future::join_all;
@@ -112,6 +114,20 @@ async fn a_repetition_of_an_event_that_somebody_has_locked_fails_alone() {
         scene.assert_fails_alone("locked", round).await;
     }
     scene.assert_goes_on("commit", "locked").await;
+}
+
+#[tokio::test]
+async fn an_instance_that_goes_silent_loses_what_it_has_locked() {
+    let mut scene = Scene::with(&["locked"]).await;
+    let patience = Duration::from_millis(100);
+    connection::for_writing(&mut scene.holder, patience, patience).await.unwrap();
+    scene.hold("select from calls where call_id = 'locked' for update").await;
+    // It says nothing more; whoever waits gets the row.
+    let mut other = scene.database.connect().await;
+    other.execute("set lock_timeout = '10s'").await.unwrap();
+    other.execute("select from calls where call_id = 'locked' for update").await.unwrap();
+    let refused = scene.holder.execute("commit").await.map(drop);
+    assert!(refused.is_err(), "it is no longer connected");
 }
 
 #[tokio::test]

@@ -221,10 +221,11 @@ impl Question {
         let from = query.take("from", read_instant).unwrap_or(to - DEFAULT_SPAN);
         let bucket = query.take("bucket", read_name).unwrap_or(Bucket::Undivided);
         let time_zone = query.take("time_zone", |zone| {
-            time_zones
-                .get(zone)
-                .cloned()
-                .ok_or_else(|| "must be the name of a time zone such as Europe/Berlin, and no abbreviation as CET is".to_owned())
+            time_zones.get(zone).cloned().ok_or_else(|| {
+                "must be the name of a time zone such as Europe/Berlin, \
+                     and no abbreviation as CET is"
+                    .to_owned()
+            })
         });
         let (by_project, by_direction) = query.take("group_by", groups).unwrap_or_default();
         let projects = caller.projects(query.take_project_id().as_ref());
