@@ -5,11 +5,10 @@
 //! second, always, as readers take the form of the first for that of all. What
 //! holds other fields is JSON text.
 //!
-//! A spreadsheet takes a text that begins as a formula for one, and what stands
-//! in a webhook is not to be run on somebody's desk. So before such a text
-//! stands an apostrophe, which spreadsheets take for "this is text"
-//! ([OWASP]). Numbers and times are never touched; the other formats have every
-//! text as it is.
+//! A spreadsheet runs a text that begins as a formula, and the text of a webhook
+//! must not be run. So such a text has an apostrophe before it, by which
+//! spreadsheets know that it is text ([OWASP]). Phone numbers, numbers and times
+//! are never changed; the other formats have every text as it is.
 //!
 //! [RFC 4180]: https://www.rfc-editor.org/rfc/rfc4180
 //! [OWASP]: https://owasp.org/www-community/attacks/CSV_Injection
@@ -26,8 +25,18 @@ use super::{
     sheet::{Cell, Field},
 };
 
-/// What a formula begins with, and what a spreadsheet overlooks before one.
-const FORMULA_BEGINNINGS: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+/// What a formula begins with, or a spreadsheet ignores before one. Some spreadsheets read the
+/// full-width forms as the plain ones.
+const FORMULA_BEGINNINGS: [char; 9] = ['=', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+
+/// A sign begins a formula or a phone number.
+const SIGNS: [char; 2] = ['+', '-'];
+
+/// The characters of a phone number behind its sign, besides digits.
+const PHONE_NUMBER_PUNCTUATION: [char; 5] = [' ', '.', '-', '(', ')'];
+
+/// A spreadsheet ignores it at the beginning.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Writes rows as CSV.
 #[derive(Debug)]
@@ -87,13 +96,21 @@ impl<W: Write> CsvWriter<W> {
     }
 }
 
-/// The text as no spreadsheet takes it for a formula.
+/// The text, with an apostrophe before it if a spreadsheet may run it as a formula.
 #[must_use]
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    if text.starts_with(FORMULA_BEGINNINGS) {
-        Cow::Owned(format!("'{text}"))
-    } else {
-        Cow::Borrowed(text)
+    if is_formula(text) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
+}
+
+/// Whether a spreadsheet may run a text as a formula.
+fn is_formula(text: &str) -> bool {
+    let text = text.trim_start_matches(BYTE_ORDER_MARK);
+    let is_number = |rest: &str| {
+        rest.chars().all(|c| c.is_ascii_digit() || PHONE_NUMBER_PUNCTUATION.contains(&c))
+    };
+    match text.strip_prefix(SIGNS) {
+        Some(rest) => !is_number(rest),
+        None => text.starts_with(FORMULA_BEGINNINGS),
     }
 }
 
@@ -123,11 +140,47 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_as_a_formula_is_made_text() {
-        for text in ["=1", "+1", "-1", "@a", "\t=1", "\r=1"] {
+    fn text_that_begins_as_a_formula_has_an_apostrophe_before_it() {
+        for text in [
+            "=1+1",
+            "@SUM(1)",
+            "\t=1",
+            "\r=1",
+            "\n=1",
+            "+1+cmd|' /C calc'!A0",
+            "-1+cmd|' /C calc'!A0",
+            "+A1",
+            "-(A1)",
+            "+1\t2",
+            "＝1+1",
+            "＋1",
+            "－1",
+            "＠SUM(1)",
+            "\u{feff}=1",
+            "\u{feff}\u{feff}@SUM(1)",
+            "\u{feff}\t",
+            "\u{feff}＝1",
+            "\u{feff}-A1",
+        ] {
             assert_eq!(harmless(text), format!("'{text}"));
         }
-        for text in ["", "1", "a=1", "'=1", "é"] {
+    }
+
+    #[test]
+    fn phone_numbers_and_other_text_are_written_as_they_are() {
+        for text in [
+            "",
+            "1",
+            "a=1",
+            "'=1",
+            "é",
+            "\u{feff}",
+            "\u{feff}a",
+            "+15551234567",
+            "-1 (555) 123.4567",
+            "+49 30-12.34",
+            "\u{feff}+15551234567",
+        ] {
             assert_eq!(harmless(text), text);
         }
     }
