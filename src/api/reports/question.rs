@@ -53,18 +53,21 @@ named! {
         Day = "day",
         /// By the week, which begins on Monday.
         Week = "week",
+        /// By the month, which begins on its first day.
+        Month = "month",
         /// Not at all.
         Undivided = "none",
     }
 }
 
 impl Bucket {
-    /// How long one is, but for changes of the clock.
+    /// The longest that one is, but for changes of the clock.
     fn length(self) -> Option<TimeDelta> {
         match self {
             Self::Hour => Some(TimeDelta::hours(1)),
             Self::Day => Some(TimeDelta::days(1)),
             Self::Week => Some(TimeDelta::weeks(1)),
+            Self::Month => Some(TimeDelta::days(31)),
             Self::Undivided => None,
         }
     }
@@ -102,13 +105,13 @@ impl IntoParams for Asking {
             asked("to", "The greatest time, exclusive; now by default.", time().into()),
             asked(
                 "bucket",
-                "How the time is divided. A bucket begins where the time zone's hour, day or Monday \
-                 does, the first perhaps before `from`. There are at most 10,000.",
+                "How the time is divided. A bucket begins where the time zone's hour, day, Monday or \
+                 month does, the first perhaps before `from`. There are at most 10,000.",
                 named(buckets).default(Some("none".into())).into(),
             ),
             asked(
                 "time_zone",
-                "Whose hours, days and weeks: a name of IANA.",
+                "Whose hours, days, weeks and months: a name of IANA.",
                 text().default(Some(UTC.into())).examples(["Europe/Berlin"]).into(),
             ),
             asked(
@@ -398,7 +401,7 @@ mod tests {
 
     #[test]
     fn every_bad_parameter_is_named_at_once() {
-        let uri = "/reports/outcomes?from=yesterday&to=2026-05-12&bucket=month&time_zone=Mars/Olympus\
+        let uri = "/reports/outcomes?from=yesterday&to=2026-05-12&bucket=decade&time_zone=Mars/Olympus\
                    &group_by=status&project_id=%00&direction=up&format=xml&colour=red";
         let zones = BTreeSet::from(["UTC".to_owned()]);
         let now = DateTime::UNIX_EPOCH;

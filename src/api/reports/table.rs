@@ -27,9 +27,9 @@ pub(super) struct ReportDocument<R: ToSchema> {
     /// The greatest time, exclusive.
     to: DateTime<Utc>,
     /// How the time is divided.
-    #[schema(value_type = String, pattern = "^(hour|day|week|none)$")]
+    #[schema(value_type = String, pattern = "^(hour|day|week|month|none)$")]
     bucket: Bucket,
-    /// Whose hours, days and weeks.
+    /// Whose hours, days, weeks and months.
     time_zone: String,
     /// The figures, in the order of time.
     #[schema(schema_with = list_of::<R>)]

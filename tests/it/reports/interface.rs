@@ -105,6 +105,45 @@ async fn csv_says_the_same_as_json() {
 }
 
 #[tokio::test]
+async fn a_month_begins_with_its_first_day_in_the_time_zone() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    for (second, call_id) in [(0, "call-1"), (1, "call-2")] {
+        let body = delivery("OUTBOUND_CALL_BUSY", call_id, second, None);
+        service.deliver(body.to_string()).await.ok();
+    }
+    let span = "from=2026-02-15T00:00:00Z&to=2026-06-02T00:00:00Z&time_zone=Europe/Berlin";
+    let report = service.get(&format!("/reports/outcomes?{span}&bucket=month")).await.ok();
+    assert_eq!(report["bucket"], "month");
+    let rows = report["rows"].as_array().unwrap();
+    let months: Vec<_> = rows.iter().map(|row| (&row["bucket_start"], &row["calls"])).collect();
+    let [february, march, april, may, june] = [
+        "2026-01-31T23:00:00Z",
+        "2026-02-28T23:00:00Z",
+        "2026-03-31T22:00:00Z",
+        "2026-04-30T22:00:00Z",
+        "2026-05-31T22:00:00Z",
+    ]
+    .map(Value::from);
+    let [none, two] = [json!(0), json!(2)];
+    assert_eq!(
+        months,
+        [(&february, &none), (&march, &none), (&april, &none), (&may, &two), (&june, &none)]
+    );
+    for report in REPORTS {
+        for format in ["json", "csv"] {
+            let path = format!("/reports/{report}?{span}&bucket=month&format={format}");
+            assert_eq!(service.get(&path).await.status, 200, "{path}");
+        }
+    }
+    // As far as a century has months, and no further than there may be buckets.
+    let long = "/reports/outcomes?from=1000-01-01T00:00:00Z&to=1833-04-01T00:00:00Z&bucket=month";
+    service.get(long).await.ok();
+    let detail = service.get(&long.replace("1833-04", "1833-06")).await.problem(400);
+    assert_eq!(detail, "bucket: there would be more than 10000");
+}
+
+#[tokio::test]
 async fn what_cannot_be_reported_is_refused() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
