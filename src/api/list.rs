@@ -90,7 +90,7 @@ impl IntoParams for Filters {
         let filters = filters
             .into_iter()
             .map(|(name, meaning, schema)| parameter(name, ParameterIn::Query, meaning, schema));
-        let status = statuses_parameter("Those that stand in one of these, separated by commas.");
+        let status = statuses_parameter("Those that have one of these statuses.");
         [status].into_iter().chain(filters).collect()
     }
 }
@@ -146,6 +146,10 @@ fn take_filter(query: &mut Query, caller: &Caller, now: DateTime<Utc>) -> Filter
             && terminal.is_none_or(|terminal| status.is_terminal() == terminal)
             && (delivered_by.is_none() || !status.is_terminal())
     };
+    let (from, to) = (query.take("from", read_instant), query.take("to", read_instant));
+    if from.zip(to).is_some_and(|(from, to)| from > to) {
+        query.fault("from", "must not be after to");
+    }
     Filter {
         projects: caller.projects(project_id.as_ref()),
         statuses: Status::ALL.iter().copied().filter(is_wanted).collect(),
@@ -157,8 +161,8 @@ fn take_filter(query: &mut Query, caller: &Caller, now: DateTime<Utc>) -> Filter
         has_errors: query.take("has_errors", read_flag),
         is_anomalous: query.take("anomalous", read_flag),
         delivered_by,
-        from: query.take("from", read_instant),
-        to: query.take("to", read_instant),
+        from,
+        to,
     }
 }
 

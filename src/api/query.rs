@@ -1,6 +1,6 @@
 //! Query parameters, read strictly: a parameter that is unknown, given twice or
 //! has a bad value is refused, and all such are named at once. An empty one
-//! counts as absent.
+//! counts as absent. Lists are written `a,b` or as a parameter for each item.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,11 +19,18 @@ use utoipa::{
     openapi::{
         ArrayBuilder, Ref, RefOr, Required, Schema,
         path::{Parameter, ParameterBuilder, ParameterIn, ParameterStyle},
+        schema::ArrayItems,
     },
 };
 
 use super::Problem;
 use crate::call::{CallId, ProjectId, Status, UnknownName};
+
+/// The parameters that are lists.
+const LISTS: [&str; 2] = ["status", "group_by"];
+
+/// What separates the items of a list.
+const SEPARATOR: char = ',';
 
 /// The parameters of a request that nobody has asked for yet, and what was
 /// wrong with those that were.
@@ -41,16 +48,33 @@ impl Query {
             query.faults.push("the query is not UTF-8".to_owned());
         }
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            if value.is_empty() {
-                query.given.entry(name.into_owned()).or_default();
-            } else if let Some(earlier) =
-                query.given.insert(name.clone().into_owned(), value.into_owned())
-                && !earlier.is_empty()
-            {
-                query.faults.push(format!("{name}: is given twice"));
-            }
+            query.add(&name, &value);
         }
         query
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        let given = self.given.entry(name.to_owned()).or_default();
+        let is_list = LISTS.contains(&name);
+        let has_outer_blanks = |text: &str| text.trim() != text;
+        let is_bad = if is_list {
+            value.split(SEPARATOR).any(has_outer_blanks)
+        } else {
+            has_outer_blanks(value)
+        };
+        if is_bad {
+            self.faults.push(format!("{name}: begins or ends with a blank; + is written %2B"));
+        } else if given.is_empty() {
+            value.clone_into(given);
+        } else if value.is_empty() {
+            // Counts as absent.
+        } else if is_list {
+            given.push(SEPARATOR);
+            given.push_str(value);
+        } else {
+            value.clone_into(given);
+            self.faults.push(format!("{name}: is given twice"));
+        }
     }
 
     /// The parameter of that name, if it is given, as `read` reads it.
@@ -101,9 +125,9 @@ pub(super) fn read_name<T: FromStr<Err = UnknownName>>(name: &str) -> Result<T, 
     name.parse().map_err(|unknown: UnknownName| unknown.to_string())
 }
 
-/// Reads statuses that are separated by commas.
+/// Reads a list of statuses.
 pub(super) fn read_statuses(statuses: &str) -> Result<BTreeSet<Status>, String> {
-    statuses.split(',').map(read_name).collect()
+    statuses.split(SEPARATOR).map(read_name).collect()
 }
 
 /// Reads a time ([RFC 3339]), to the microsecond.
@@ -172,11 +196,18 @@ pub(super) fn parameter(
 
 /// The parameter `status` of what is filtered by several statuses.
 pub(super) fn statuses_parameter(meaning: &str) -> Parameter {
-    let statuses = ArrayBuilder::new().items(Ref::from_schema_name(Status::name()));
-    let mut status = parameter("status", ParameterIn::Query, meaning, statuses);
-    status.style = Some(ParameterStyle::Form);
-    status.explode = Some(false);
-    status
+    list_parameter("status", meaning, Ref::from_schema_name(Status::name()))
+}
+
+/// A parameter that is a list.
+pub(super) fn list_parameter(name: &str, meaning: &str, item: impl Into<ArrayItems>) -> Parameter {
+    debug_assert!(LISTS.contains(&name), "{name} is not read as a list");
+    let meaning = format!("{meaning} `{name}=a,b` is the same as `{name}=a&{name}=b`.");
+    let items = ArrayBuilder::new().items(item);
+    let mut list = parameter(name, ParameterIn::Query, &meaning, items);
+    list.style = Some(ParameterStyle::Form);
+    list.explode = Some(true);
+    list
 }
 
 #[cfg(test)]
@@ -226,6 +257,16 @@ mod tests {
         assert_eq!(statuses, [Status::Busy, Status::Error].into());
         for wrong in ["busy", "BUSY,", "BUSY ,ERROR", ","] {
             assert!(read_statuses(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_begins_or_ends_with_a_blank_is_refused() {
+        for wrong in ["limit=+3", "limit=3%20", "limit=+", "limit=%093", "limit=&limit=%C2%A03"] {
+            let mut query = query(wrong);
+            assert_eq!(query.take("limit", number), None);
+            let detail = format!("{:?}", query.finish().unwrap_err());
+            assert!(detail.contains("limit: ") && detail.contains("%2B"), "{wrong}: {detail}");
         }
     }
 

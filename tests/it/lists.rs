@@ -128,6 +128,8 @@ async fn each_filter_leaves_the_calls_that_it_says() {
         ("", "over redialled unknown failed calling pending canceled-late busy answered"),
         ("status=BUSY", "busy"),
         ("status=COMPLETED,BUSY", "over busy answered"),
+        ("status=COMPLETED&status=BUSY", "over busy answered"),
+        ("status=PENDING&status=&status=COMPLETED,BUSY", "over pending busy answered"),
         ("status=PENDING", "pending"),
         ("status=CALLING,BUSY", "redialled calling busy"),
         ("status=UNKNOWN", "unknown"),
@@ -162,7 +164,7 @@ async fn each_filter_leaves_the_calls_that_it_says() {
             "from=2026-05-12T12:00:20Z&to=2026-05-12T14:01:00%2B02:00",
             "calling pending canceled-late busy",
         ),
-        ("from=2026-05-12T13:00:00Z&to=2026-05-12T12:00:00Z", ""),
+        ("from=2026-05-12T12:00:00Z&to=2026-05-12T12:00:00Z", ""),
         ("client_id=client-1&from=2026-05-12T12:01:20Z", "over redialled"),
         ("stalled_for=1h", ""),
         ("stalled_for=0s", "redialled unknown calling pending"),
@@ -265,6 +267,43 @@ async fn every_bad_parameter_of_a_list_is_named() {
     assert_eq!(service.get(empty).await.ok(), json!({"calls": [], "next_cursor": null}));
     for limit in ["0", "-1", "many"] {
         service.get(&format!("/calls?limit={limit}")).await.problem(400);
+    }
+}
+
+#[tokio::test]
+async fn a_span_that_ends_before_it_begins_is_refused() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let span = "from=2026-05-12T12:00:00.000001Z&to=2026-05-12T12:00:00Z";
+    for path in ["/calls", "/reports/outcomes"] {
+        let detail = service.get(&format!("{path}?{span}")).await.problem(400);
+        assert!(detail.contains("from: must"), "{path}: {detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_plus_sign_that_was_not_encoded_is_refused_with_a_hint() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut body = delivery("OUTBOUND_CALL_BUSY", "call-1", 0, None);
+    body["body"]["data"]["clientId"] = "+49 30 1234".into();
+    service.deliver(body.to_string()).await.ok();
+    assert_eq!(listed(&service, "client_id=%2B49+30%201234").await, ["call-1"]);
+    for query in ["/calls?client_id=+49+30+1234", "/calls?client_id=%2B49+30+1234+"] {
+        let detail = service.get(query).await.problem(400);
+        assert!(detail.contains("client_id: ") && detail.contains("%2B"), "{query}: {detail}");
+    }
+    for query in [
+        "/calls?project_id=+a",
+        "/calls?status=BUSY&status=%09ERROR",
+        "/calls?status=BUSY,+ERROR",
+        "/calls/call-1?project_id=a%20",
+        "/calls/call-1/history?project_id=+",
+        "/stream?status=+BUSY",
+        "/reports/outcomes?group_by=direction+",
+    ] {
+        let detail = service.get(query).await.problem(400);
+        assert!(detail.contains("%2B"), "{query}: {detail}");
     }
 }
 

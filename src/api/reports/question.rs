@@ -24,7 +24,7 @@ use crate::{
     api::{
         Problem, Service,
         caller::Caller,
-        query::{Query, parameter, read_instant, read_name},
+        query::{Query, list_parameter, parameter, read_instant, read_name},
     },
     call::{Direction, ProjectId, named},
     store::reports::{self, Asked, Cell, Group, span},
@@ -114,11 +114,10 @@ impl IntoParams for Asking {
                 "Whose hours, days, weeks and months: a name of IANA.",
                 text().default(Some(UTC.into())).examples(["Europe/Berlin"]).into(),
             ),
-            asked(
+            list_parameter(
                 "group_by",
-                "What is shown for each by itself: `project_id`, `direction`, or both with a comma \
-                 between.",
-                text().pattern(Some("^(project_id|direction)(,(project_id|direction))*$")).into(),
+                "What the figures are shown for each of.",
+                named(vec!["project_id", "direction"]),
             ),
             asked(
                 "project_id",

@@ -144,6 +144,15 @@ async fn a_month_begins_with_its_first_day_in_the_time_zone() {
 }
 
 #[tokio::test]
+async fn groups_are_separated_by_commas_or_given_each_by_itself() {
+    let (_database, service, _) = told(10).await;
+    let path = format!("/reports/outcomes?{MONTH}&group_by=");
+    let both = service.get(&format!("{path}project_id,direction")).await.ok();
+    assert!(both["rows"][0]["project_id"].is_string());
+    assert_eq!(service.get(&format!("{path}project_id&group_by=direction")).await.ok(), both);
+}
+
+#[tokio::test]
 async fn what_cannot_be_reported_is_refused() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
