@@ -132,7 +132,12 @@ pub(crate) fn question(data: &[u8]) {
         // Not even the HTTP library takes it for one.
         return;
     };
-    let Ok(request) = Request::builder().method(Method::GET).uri(uri).body(Body::empty()) else {
+    let Ok(request) = Request::builder()
+        .method(Method::GET)
+        .uri(uri)
+        .header("Host", "localhost")
+        .body(Body::empty())
+    else {
         return;
     };
     thread_local! {

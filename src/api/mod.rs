@@ -228,7 +228,10 @@ mod tests {
     }
 
     async fn ask(routes: Router, answer_timeout: Duration) -> Response {
-        let request = Request::get("/health/live").body(Body::empty()).unwrap();
+        let request = Request::get("/health/live")
+            .header(header::HOST, "localhost")
+            .body(Body::empty())
+            .unwrap();
         at_edge(routes, edge(answer_timeout)).oneshot(request).await.unwrap()
     }
 

@@ -91,6 +91,8 @@ macro_rules! problems {
 problems! {
     /// A parameter is unknown or has a bad value.
     bad_parameter: BAD_REQUEST, "bad-parameter", "A parameter is not right";
+    /// The `Host` header is missing, repeated or invalid.
+    bad_host: BAD_REQUEST, "bad-host", "The Host header is missing or invalid";
     /// The body is not JSON.
     not_json: BAD_REQUEST, "not-json", "The body is not JSON";
     /// The body did not come whole.

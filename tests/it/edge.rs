@@ -239,6 +239,34 @@ async fn every_answer_tells_browsers_to_make_nothing_more_of_it() {
 }
 
 #[tokio::test]
+async fn http_1_1_without_one_valid_host_is_a_bad_request() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let get = |version: &str, hosts: &str| {
+        format!("GET /health/live HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n")
+    };
+    for (version, hosts, status) in [
+        ("1.1", "", 400),
+        ("1.1", "Host: localhost\r\nHost: localhost\r\n", 400),
+        ("1.1", "Host: a b\r\n", 400),
+        ("1.1", "Host: localhost/calls\r\n", 400),
+        ("1.1", "Host: user@localhost\r\n", 400),
+        ("1.1", "Host: localhost:http\r\n", 400),
+        ("1.1", "Host: localhost\r\n", 200),
+        ("1.1", "Host:\r\n", 200),
+        ("1.1", "Host: [::1]:8080\r\n", 200),
+        ("1.0", "", 200),
+    ] {
+        let answers = service.raw(get(version, hosts).as_bytes()).await;
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [status], "{version} {hosts:?}: {answers:?}");
+    }
+    let delivery = "POST /webhooks HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    let answers = service.raw(delivery.as_bytes()).await;
+    assert!(answers[0].body.contains("urn:callstate:problem:bad-host"), "{answers:?}");
+}
+
+#[tokio::test]
 async fn without_keys_questions_are_answered_under_names_of_ours_only() {
     let database = Database::create().await;
     let service = service(&database, &[("HOSTS", "callstate.internal")]).await;

@@ -185,6 +185,11 @@ pub(super) fn foreign_origin() -> Problem {
     Problem::foreign_origin("pages of that origin may not do this")
 }
 
+/// There is not exactly one valid `Host`.
+pub(super) fn bad_host() -> Problem {
+    Problem::bad_host("a request of HTTP/1.1 has one Host header: a name or an address, and a port")
+}
+
 /// The path and its query have more than [`MAX_URL`] bytes.
 pub(super) fn url_too_long() -> Problem {
     Problem::url_too_long(format!("a URL has at most {MAX_URL} bytes"))
@@ -230,6 +235,9 @@ pub(super) async fn pass(
 
 /// The answer, or what is said where it would take too much.
 async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
+    if !origin::has_valid_host(request.version(), request.headers()) {
+        return bad_host().into_response();
+    }
     let uri = request.uri();
     if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URL {
         return url_too_long().into_response();

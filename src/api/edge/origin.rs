@@ -12,7 +12,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header, uri::Authority};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, Version, header, uri::Authority};
 
 /// What we are called.
 #[derive(Debug, Default)]
@@ -60,6 +60,32 @@ impl Names {
         let host = authority.host();
         let host = host.strip_suffix('.').unwrap_or(host);
         is_loopback(host) || hosts.iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+}
+
+/// Whether a request has one valid `Host`, or none before HTTP/1.1 ([RFC 9112, 3.2]).
+///
+/// [RFC 9112, 3.2]: https://www.rfc-editor.org/rfc/rfc9112#section-3.2
+pub(super) fn has_valid_host(version: Version, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => version < Version::HTTP_11,
+        (Some(host), None) => is_valid_host(host.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Whether a value is empty, or a host with or without a port.
+fn is_valid_host(value: &[u8]) -> bool {
+    if value.is_empty() {
+        return true;
+    }
+    let Ok(authority) = Authority::try_from(value) else { return false };
+    // The host is the whole, or a colon and a port follow it. Before it there would be a user.
+    match authority.as_str().strip_prefix(authority.host()) {
+        Some("" | ":") => true,
+        Some(port) => authority.port_u16().is_some() && port.starts_with(':'),
+        None => false,
     }
 }
 
@@ -134,6 +160,21 @@ mod tests {
         let absolute = Uri::from_static("http://evil.example/calls");
         assert!(!names().are_meant(&absolute, &headers(&both[..1])));
         assert!(Names::default().are_meant(&uri, &headers(&both[1..])), "they are not known");
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_a_port() {
+        for valid in
+            ["", "localhost", "a.example:80", "a_b", "192.0.2.1:8080", "[::1]", "[::1]:1", "a:"]
+        {
+            assert!(is_valid_host(valid.as_bytes()), "{valid}");
+        }
+        for invalid in [
+            "a b", "a/b", "user@a", "user@a:1", "a@a", "a:b", "a:99999", "a:1:2", "é", "http://a",
+            "::1", "[::1", "a?", "a#", ":80x",
+        ] {
+            assert!(!is_valid_host(invalid.as_bytes()), "{invalid}");
+        }
     }
 
     #[test]

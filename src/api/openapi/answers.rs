@@ -19,7 +19,7 @@ use super::API_KEY;
 use crate::api::{
     Problem,
     caller::{self, CHALLENGE},
-    edge::{REQUEST_ID, misdirected, url_too_long},
+    edge::{REQUEST_ID, bad_host, misdirected, url_too_long},
     problem::Body,
 };
 
@@ -149,8 +149,9 @@ fn head_too_large() -> Common {
 }
 
 /// What any request may be answered.
-fn edge() -> [Problem; 4] {
+fn edge() -> [Problem; 5] {
     [
+        bad_host(),
         Problem::method_not_allowed("this does not take DELETE")
             .with_header(header::ALLOW, HeaderValue::from_static("GET,HEAD")),
         url_too_long(),

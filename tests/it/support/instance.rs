@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    http::{Request, Response},
+    http::{HeaderValue, Request, Response, header::HOST},
 };
 use callstate::{
     api::{
@@ -76,6 +76,7 @@ impl Instance {
         now: DateTime<Utc>,
         request: Request<Body>,
     ) -> Response<Body> {
+        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
         let service = Service { clock: Clock::fixed(now), ..self.service.clone() };
         router(service).oneshot(request).await.expect("it always answers")
     }

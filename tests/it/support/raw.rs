@@ -162,7 +162,7 @@ fn answers(mut said: &str) -> Vec<RawAnswer> {
 fn first_answer(said: &str) -> Option<(RawAnswer, &str)> {
     let (head, rest) = said.split_once("\r\n\r\n")?;
     let head = head.to_ascii_lowercase();
-    let status = head.strip_prefix("http/1.1 ").and_then(|head| head.get(..3));
+    let status = head.split(' ').nth(1).filter(|_| head.starts_with("http/1."));
     let status = status.and_then(|status| status.parse().ok()).expect("an answer has a status");
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     let length = length.and_then(|length| length.trim().parse().ok());
