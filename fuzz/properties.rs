@@ -171,6 +171,7 @@ fn service() -> (Runtime, Router, Writers) {
     };
     let settings = api::edge::Settings {
         max_connections: 1,
+        max_unauthenticated_bytes: 1024,
         read_timeout: Duration::from_mins(1),
         idle_timeout: Duration::from_mins(1),
         answer_timeout: Duration::from_mins(1),

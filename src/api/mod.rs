@@ -218,6 +218,7 @@ mod tests {
     fn edge(answer_timeout: Duration) -> Arc<Edge> {
         Arc::new(Edge::new(edge::Settings {
             max_connections: 1,
+            max_unauthenticated_bytes: 1024,
             read_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             answer_timeout,

@@ -1,7 +1,8 @@
 //! `POST /webhooks/{endpoint}`: takes a delivery.
 //!
 //! What is checked, in this order: endpoint, method, size, authenticity, media
-//! type ([`Authentic`]), then JSON and fields, then the project. A delivery that
+//! type ([`Authentic`]), then JSON and fields, then the project. The endpoint, the method,
+//! the announced size and a bearer token are checked before the body is read. A delivery that
 //! is authentic and cannot be understood goes to the quarantine before it is
 //! refused. Of one that is not, nothing is kept: the sender is told that much
 //! and no more, the log is told which check failed.
@@ -14,7 +15,7 @@ use std::{
 
 use axum::{
     Json,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, header, request::Parts},
 };
@@ -29,7 +30,7 @@ use uuid::Uuid;
 use super::{
     Problem, Service, Shared,
     body::{self, Unread},
-    edge::{Client, RequestId, foreign_origin},
+    edge::{Client, Edge, RequestId, foreign_origin},
     openapi::{
         Sent,
         answers::{Answers, problems},
@@ -110,6 +111,40 @@ pub struct Endpoint {
 impl Endpoint {
     fn takes(&self, project_id: &ProjectId) -> bool {
         self.projects.as_ref().is_none_or(|projects| projects.contains(project_id))
+    }
+
+    /// Reads the body of an authentic delivery. What the headers decide is checked before.
+    async fn receive(
+        &self,
+        parts: &Parts,
+        body: Body,
+        max_body: usize,
+        edge: &Edge,
+        received_at: DateTime<Utc>,
+    ) -> Result<Bytes, Problem> {
+        if body::announces_more_than(max_body, &body) {
+            return Err(unread_body(Unread::TooLarge, max_body));
+        }
+        let mut reservation = match self.guard {
+            Guard::Bearer(_) => {
+                // A token is proof without the body.
+                self.admit(parts, &[], received_at)?;
+                None
+            }
+            Guard::Open => {
+                edge.check_origin(&parts.method, &parts.headers)?;
+                Some(edge.unauthenticated_body())
+            }
+            Guard::Signature(_) => Some(edge.unauthenticated_body()),
+        };
+        let body = body::read(body, max_body, edge.read_timeout(), reservation.as_mut())
+            .await
+            .map_err(|unread| unread_body(unread, max_body))?;
+        if let Guard::Signature(_) = self.guard {
+            self.admit(parts, &body, received_at)?;
+        }
+        check_media_type(&parts.headers)?;
+        Ok(body)
     }
 
     /// Refuses a delivery that does not prove where it comes from.
@@ -216,10 +251,6 @@ impl FromRequest<Shared> for Authentic {
         let received_at = service.clock.now();
         let endpoints = Arc::clone(&service.endpoints.borrow());
         let (mut parts, body) = request.into_parts();
-        let max_body = endpoints.max_body;
-        // Read before anything is refused: who still sends does not listen.
-        let patience = service.edge.read_timeout();
-        let body = body::read(&parts.headers, body, max_body, patience).await;
         let Path(path) = Path::<PathParameters>::from_request_parts(&mut parts, service)
             .await
             .map_err(|_| no_such_endpoint())?;
@@ -229,19 +260,12 @@ impl FromRequest<Shared> for Authentic {
             return Err(Problem::method_not_allowed("a webhook takes POST")
                 .with_header(header::ALLOW, HeaderValue::from_static("POST")));
         }
-        let admitted = body
-            .map_err(|unread| unread_body(unread, max_body))
-            .and_then(|body| {
-                if endpoint.guard == Guard::Open {
-                    service.edge.check_origin(&parts.method, &parts.headers)?;
-                }
-                endpoint.admit(&parts, &body, received_at)?;
-                check_media_type(&parts.headers)?;
-                Ok(body)
-            })
-            .inspect_err(|problem| endpoint.tally.refused(problem.status()));
+        let body = endpoint
+            .receive(&parts, body, endpoints.max_body, &service.edge, received_at)
+            .await
+            .inspect_err(|problem| endpoint.tally.refused(problem.status()))?;
         Ok(Self {
-            body: admitted?,
+            body,
             endpoint,
             provider_utc_offset: endpoints.provider_utc_offset,
             headers: parts.headers,
@@ -255,6 +279,9 @@ fn unread_body(unread: Unread, max_body: usize) -> Problem {
         Unread::TooLarge => Problem::too_large(format!("a delivery has at most {max_body} bytes")),
         Unread::Broken => Problem::broken_body("the body ended before its end"),
         Unread::TooSlow => Problem::too_slow("the body did not come in time"),
+        Unread::OverBudget => {
+            Problem::unavailable("Too many bodies of unauthenticated senders are being read.", None)
+        }
     }
 }
 
@@ -298,7 +325,7 @@ struct Refusals;
 
 impl IntoResponses for Refusals {
     fn responses() -> Answers {
-        let unread = [Unread::TooLarge, Unread::Broken, Unread::TooSlow];
+        let unread = [Unread::TooLarge, Unread::Broken, Unread::TooSlow, Unread::OverBudget];
         let unread = unread.map(|unread| unread_body(unread, 1024 * 1024));
         problems(unread.into_iter().chain([
             no_such_endpoint(),
@@ -319,7 +346,9 @@ impl IntoResponses for Refusals {
 /// Answered only after the event, and what it did to the call, are committed to disk. Any other
 /// answer than 2xx has the provider send it again. A trailing slash is taken too.
 ///
-/// Checked in this order: endpoint, method, size, authenticity, media type, JSON, fields, project.
+/// Checked in this order: endpoint, method, size, authenticity, media type, JSON, fields, project. Endpoint, method,
+/// `Content-Length` and a bearer token are checked before the body is read; an answer to a request whose body is unread
+/// closes the connection.
 /// What is authentic and cannot be understood (400, 422) is kept in the quarantine. An event that
 /// was stored before is answered with the call's present status. Which proof an endpoint asks for
 /// is for the operator to say: none, a bearer token, or a signature over the body.

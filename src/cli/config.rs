@@ -96,6 +96,7 @@ struct Quarantine {
 #[derive(Serialize)]
 struct Http {
     max_connections: usize,
+    max_unauthenticated_bytes: usize,
     read_timeout: String,
     answer_timeout: String,
     idle_timeout: String,
@@ -225,6 +226,7 @@ impl Http {
     fn new(settings: edge::Settings) -> Self {
         Self {
             max_connections: settings.max_connections,
+            max_unauthenticated_bytes: settings.max_unauthenticated_bytes,
             read_timeout: span(settings.read_timeout),
             answer_timeout: span(settings.answer_timeout),
             idle_timeout: span(settings.idle_timeout),
@@ -239,7 +241,14 @@ impl Http {
             [] => none.to_owned(),
             names => names.join(", "),
         };
-        let Self { max_connections, read_timeout, answer_timeout, idle_timeout, .. } = self;
+        let Self {
+            max_connections,
+            max_unauthenticated_bytes,
+            read_timeout,
+            answer_timeout,
+            idle_timeout,
+            ..
+        } = self;
         let hosts = match self.hosts.as_deref() {
             None => "any name".to_owned(),
             Some([]) => "localhost".to_owned(),
@@ -247,7 +256,7 @@ impl Http {
         };
         vec![
             format!(
-                "at most {max_connections} connections; {read_timeout} to read, {answer_timeout} to answer, {idle_timeout} idle"
+                "at most {max_connections} connections, {max_unauthenticated_bytes} bytes of unauthenticated bodies; {read_timeout} to read, {answer_timeout} to answer, {idle_timeout} idle"
             ),
             format!(
                 "without a key asked as {hosts}; pages of {} may ask; {} trusted to tell whose request it is",

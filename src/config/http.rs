@@ -14,6 +14,10 @@ use super::{key, value};
 /// What a usual limit of 1024 file descriptors leaves room for.
 const DEFAULT_MAX_CONNECTIONS: usize = 512;
 const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
+/// The largest delivery that can be configured, or many usual ones.
+const DEFAULT_MAX_UNAUTHENTICATED_BYTES: usize = 64 * 1024 * 1024;
+/// As much as memory may have.
+const LARGEST_UNAUTHENTICATED_BYTES: usize = 1024 * 1024 * 1024 * 1024;
 /// A megabyte in that time is a slow line.
 const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than proxies keep a connection to use again: who closes first never
@@ -24,8 +28,14 @@ const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a test may need, to what is as good as none.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
 
-/// Reads all of it. On the loopback our names are known.
-pub(super) fn read(reader: &mut Reader<'_>, is_loopback: bool) -> Settings {
+/// Reads all of it. On the loopback our names are known. The bodies of unauthenticated senders
+/// have room for the largest delivery at least.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    is_loopback: bool,
+    max_delivery_bytes: usize,
+) -> Settings {
+    let unauthenticated_bytes = max_delivery_bytes..=LARGEST_UNAUTHENTICATED_BYTES;
     let hosts = reader.read(&key::HTTP_HOSTS, |given| given.each(host));
     let mut timeout = |key, default| {
         reader.read(key, |given| value::duration(given, TIMEOUTS)).unwrap_or(default)
@@ -37,6 +47,9 @@ pub(super) fn read(reader: &mut Reader<'_>, is_loopback: bool) -> Settings {
         max_connections: reader
             .read(&key::HTTP_MAX_CONNECTIONS, |given| given.number(MAX_CONNECTIONS))
             .unwrap_or(DEFAULT_MAX_CONNECTIONS),
+        max_unauthenticated_bytes: reader
+            .read(&key::HTTP_MAX_UNAUTHENTICATED_BYTES, |given| given.number(unauthenticated_bytes))
+            .unwrap_or(DEFAULT_MAX_UNAUTHENTICATED_BYTES),
         hosts: hosts.or_else(|| is_loopback.then(Vec::new)),
         cors_origins: reader
             .read(&key::HTTP_CORS_ORIGINS, |given| given.each(origin))

@@ -171,6 +171,7 @@ keys! {
     REQUIRE_KEY = "api.require_key", ["CALLSTATE_API_REQUIRE_KEY"], Some("require-key");
     MAX_LISTENERS = "api.max_listeners", ["CALLSTATE_API_MAX_LISTENERS"], None;
     HTTP_MAX_CONNECTIONS = "http.max_connections", ["CALLSTATE_HTTP_MAX_CONNECTIONS"], None;
+    HTTP_MAX_UNAUTHENTICATED_BYTES = "http.max_unauthenticated_bytes", ["CALLSTATE_HTTP_MAX_UNAUTHENTICATED_BYTES"], None;
     HTTP_READ_TIMEOUT = "http.read_timeout", ["CALLSTATE_HTTP_READ_TIMEOUT"], None;
     HTTP_ANSWER_TIMEOUT = "http.answer_timeout", ["CALLSTATE_HTTP_ANSWER_TIMEOUT"], None;
     HTTP_IDLE_TIMEOUT = "http.idle_timeout", ["CALLSTATE_HTTP_IDLE_TIMEOUT"], None;
@@ -278,7 +279,10 @@ impl Config {
         let (listen, listen_source) =
             listen.unwrap_or_else(|| (DEFAULT_LISTEN, Source::flag("listen")));
         let database = read_database(&mut reader, inputs);
-        let http = http::read(&mut reader, is_loopback(listen));
+        let max_delivery_bytes = reader
+            .read(&key::MAX_DELIVERY_BYTES, |given| given.number(MAX_DELIVERY_BYTES))
+            .unwrap_or(DEFAULT_MAX_DELIVERY_BYTES);
+        let http = http::read(&mut reader, is_loopback(listen), max_delivery_bytes);
         let config = Self {
             file: path,
             listen,
@@ -292,9 +296,7 @@ impl Config {
             provider_utc_offset: reader
                 .read(&key::PROVIDER_UTC_OFFSET, value::offset)
                 .unwrap_or(Utc.fix()),
-            max_delivery_bytes: reader
-                .read(&key::MAX_DELIVERY_BYTES, |given| given.number(MAX_DELIVERY_BYTES))
-                .unwrap_or(DEFAULT_MAX_DELIVERY_BYTES),
+            max_delivery_bytes,
             webhooks: if inputs.reads_endpoints {
                 webhooks::read(&mut reader)
             } else {

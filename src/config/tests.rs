@@ -168,6 +168,7 @@ fn every_key_of_the_file_is_read() {
 
             [http]
             max_connections = 9
+            max_unauthenticated_bytes = 9999999
             read_timeout = "5s"
             answer_timeout = "6s"
             idle_timeout = "7s"
@@ -215,6 +216,7 @@ fn every_key_of_the_file_is_read() {
     assert!(config.api.require_key);
     let http = edge::Settings {
         max_connections: 9,
+        max_unauthenticated_bytes: 9_999_999,
         read_timeout: Duration::from_secs(5),
         answer_timeout: Duration::from_secs(6),
         idle_timeout: Duration::from_secs(7),

@@ -7,6 +7,7 @@ mod calls;
 mod commands;
 mod deliveries;
 mod durability;
+mod early_answers;
 mod edge;
 mod export;
 mod fuzzing;

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `server` | connections: how many, how large, how they end |
 //! | `pace` | how long a connection may be slow |
+//! | `unread` | requests that are answered before their body was read |
 //! | `request_id` | `X-Request-Id` |
 //! | `client` | whose request it is, behind proxies too |
 //! | `origin` | what pages of others may have a browser do here |
@@ -25,6 +26,7 @@ mod pace;
 mod request_id;
 mod routes;
 mod server;
+mod unread;
 
 use std::{
     sync::Arc,
@@ -43,7 +45,11 @@ use prometheus::{IntGauge, core::Collector};
 use tokio::time::timeout;
 use tower_http::cors::CorsLayer;
 
-use super::{Problem, problem};
+use super::{
+    Problem,
+    body::{BodyBudget, Reservation},
+    problem,
+};
 pub(super) use client::Client;
 use client::Proxies;
 use origin::Names;
@@ -71,6 +77,9 @@ const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 pub struct Settings {
     /// The most connections at once; more wait to be accepted.
     pub max_connections: usize,
+    /// The most bytes of bodies that are held together for senders that are not yet
+    /// authenticated.
+    pub max_unauthenticated_bytes: usize,
     /// How long a request's headers may take to come, then its body, and how long
     /// a client may take nothing of its answer.
     pub read_timeout: Duration,
@@ -95,6 +104,7 @@ pub struct Edge {
     proxies: Proxies,
     request_ids: RequestIds,
     routes: Routes,
+    unauthenticated: Arc<BodyBudget>,
     connections: IntGauge,
 }
 
@@ -113,6 +123,7 @@ impl Edge {
             proxies: Proxies(settings.trusted_proxies.clone()),
             request_ids: RequestIds::new(),
             routes: Routes::new(&super::ROUTES),
+            unauthenticated: Arc::new(BodyBudget::new(settings.max_unauthenticated_bytes)),
             connections: IntGauge::new("callstate_http_connections", "Connections that are open.")
                 .expect("the name is well-formed"),
             settings,
@@ -124,6 +135,7 @@ impl Edge {
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![
             Box::new(self.connections.clone()),
+            Box::new(self.unauthenticated.gauge()),
             Box::new(self.routes.answers.clone()),
             Box::new(self.routes.seconds.clone()),
         ]
@@ -132,6 +144,11 @@ impl Edge {
     /// How long a body may take to come.
     pub(super) fn read_timeout(&self) -> Duration {
         self.settings.read_timeout
+    }
+
+    /// A reservation for the body of a sender that is not yet authenticated.
+    pub(super) fn unauthenticated_body(&self) -> Reservation {
+        self.unauthenticated.reservation()
     }
 
     /// Refuses a question without a key that is asked under another's name, as a

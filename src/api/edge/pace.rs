@@ -165,31 +165,31 @@ impl Pace {
 
 /// A connection that keeps its [`Pace`].
 #[derive(Debug)]
-pub(super) struct Paced {
-    pub(super) stream: TcpStream,
+pub(super) struct Paced<'a> {
+    pub(super) stream: &'a mut TcpStream,
     pub(super) pace: Arc<Pace>,
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for Paced<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = Pin::new(&mut *self.stream).poll_read(context, buffer);
         self.pace.has_read(buffer.filled().len() - before);
         read
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for Paced<'_> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = Pin::new(&mut *self.stream).poll_write(context, bytes);
         self.pace.has_written(written.is_ready());
         written
     }
@@ -199,7 +199,7 @@ impl AsyncWrite for Paced {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let written = Pin::new(&mut *self.stream).poll_write_vectored(context, slices);
         self.pace.has_written(written.is_ready());
         written
     }
@@ -209,10 +209,10 @@ impl AsyncWrite for Paced {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(&mut *self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut *self.stream).poll_shutdown(context)
     }
 }

@@ -11,6 +11,7 @@ use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Durati
 use axum::{
     Router,
     body::{Body, HttpBody as _},
+    http::{HeaderValue, header},
     response::Response,
 };
 use http_body_util::BodyExt as _;
@@ -30,9 +31,10 @@ use super::{
     Edge,
     client::Client,
     pace::{Pace, Paced, Waits},
+    unread::{UnreadBody, discard},
 };
 
-/// The most bytes of a request's line and headers; more is 431. There may be a
+/// The most bytes of a request's line and headers; more is 431. No more of a body is read at once. There may be a
 /// hundred headers, which is hyper's own limit: any other would cost each
 /// request an allocation.
 const MAX_HEAD: usize = 64 * 1024;
@@ -116,56 +118,93 @@ struct Connection {
 impl Connection {
     /// Answers requests until either side closes, or it is too slow.
     async fn run(self) {
-        let Self { stream, peer, edge, router, mut stops } = self;
+        let Self { mut stream, peer, edge, router, mut stops } = self;
         // An answer is small and whole: it gains nothing by waiting for more to send.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("cannot set TCP_NODELAY: {error}");
         }
-        let pace = Arc::new(Pace::new(edge.settings.read_timeout, edge.settings.idle_timeout));
-        let service = service_fn(|request: hyper::Request<Incoming>| {
-            pace.has_request();
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Client::at(peer));
-            let answer = router.call(request);
-            async { answer.await.map(|answer| paced(answer, &pace)) }
-        });
-        let io = TokioIo::new(Paced { stream, pace: Arc::clone(&pace) });
-        let connection = http1::Builder::new()
-            .max_header_size(MAX_HEAD)
-            // The pace does that.
-            .header_read_timeout(None)
-            .serve_connection(io, service);
-        let (mut connection, mut overdue) = (pin!(connection), pin!(pace.overdue()));
         edge.connections.inc();
-        let mut given_up = pin!(sleep(Duration::MAX));
-        let mut is_stopping = false;
-        loop {
-            tokio::select! {
-                biased;
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(client = %peer, "a connection failed: {error}");
-                    }
-                    break;
-                }
-                waits_for = &mut overdue => {
-                    tracing::debug!(client = %peer, ?waits_for, "a connection was too slow");
-                    break;
-                }
-                _ = stops.changed(), if !is_stopping => {
-                    is_stopping = true;
-                    given_up.as_mut().reset(Instant::now() + LAST_WORDS);
-                    // What has not come whole by now is no request under way.
-                    if pace.waits_for() == Waits::Headers {
-                        break;
-                    }
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = &mut given_up, if is_stopping && pace.goes_on() => break,
-            }
+        if serve_requests(&mut stream, peer, &edge, router, &mut stops).await == Ending::Unread {
+            discard(&mut stream).await;
         }
         edge.connections.dec();
     }
+}
+
+/// What a connection leaves when its last answer was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Nothing that the client may still be sending, or no answer.
+    Read,
+    /// A request that was answered and not read to its end.
+    Unread,
+}
+
+/// Answers requests until either side closes, or it is too slow.
+async fn serve_requests(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    edge: &Edge,
+    router: TowerToHyperService<Router>,
+    stops: &mut watch::Receiver<()>,
+) -> Ending {
+    let pace = Arc::new(Pace::new(edge.settings.read_timeout, edge.settings.idle_timeout));
+    let unread = UnreadBody::default();
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        pace.has_request();
+        let mut request = request.map(|body| Body::new(unread.track(body)));
+        request.extensions_mut().insert(Client::at(peer));
+        let answer = router.call(request);
+        async { answer.await.map(|answer| last_if_unread(paced(answer, &pace), &unread)) }
+    });
+    let io = TokioIo::new(Paced { stream, pace: Arc::clone(&pace) });
+    let connection = http1::Builder::new()
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_HEAD)
+        // The pace does that.
+        .header_read_timeout(None)
+        .serve_connection(io, service);
+    let (mut connection, mut overdue) = (pin!(connection), pin!(pace.overdue()));
+    let mut given_up = pin!(sleep(Duration::MAX));
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => {
+                // hyper answers by itself what it cannot parse.
+                let is_unread = match ended {
+                    Ok(()) => unread.is_left(),
+                    Err(error) => {
+                        tracing::debug!(client = %peer, "a connection failed: {error}");
+                        unread.is_left() || error.is_parse()
+                    }
+                };
+                return if is_unread { Ending::Unread } else { Ending::Read };
+            }
+            waits_for = &mut overdue => {
+                tracing::debug!(client = %peer, ?waits_for, "a connection was too slow");
+                return Ending::Read;
+            }
+            _ = stops.changed(), if !is_stopping => {
+                is_stopping = true;
+                given_up.as_mut().reset(Instant::now() + LAST_WORDS);
+                // What has not come whole by now is no request under way.
+                if pace.waits_for() == Waits::Headers {
+                    return Ending::Read;
+                }
+                connection.as_mut().graceful_shutdown();
+            }
+            () = &mut given_up, if is_stopping && pace.goes_on() => return Ending::Read,
+        }
+    }
+}
+
+/// An answer that announces the end of the connection if the request's body was not read.
+fn last_if_unread(mut answer: Response, unread: &UnreadBody) -> Response {
+    if unread.is_left() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 /// An answer, the pace told of it: at once where it is whole, else when it ends.

@@ -59,6 +59,13 @@ fn what_is_nearly_right_is_a_mistake() {
     for network in ["", "10.0.0.0/33", "10.0.0.1/8", "10.0.0/8", "fd00::1/8", "all", "*"] {
         assert!(wrong("trusted_proxies", network), "{network}");
     }
+    let small = "max_delivery_bytes = 2048\n[http]\nmax_unauthenticated_bytes = 2047";
+    assert_eq!(
+        World::new().toml(small).wrong(),
+        [
+            "callstate.toml: http.max_unauthenticated_bytes: 2047 is not between 2048 and 1099511627776"
+        ],
+    );
     let wrong = World::new().toml("[http]\nread_timeout = '1ms'\nmax_connections = 0").wrong();
     assert_eq!(
         wrong,

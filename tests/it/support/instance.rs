@@ -24,6 +24,7 @@ use tower::ServiceExt as _;
 fn edge() -> edge::Settings {
     edge::Settings {
         max_connections: 1,
+        max_unauthenticated_bytes: 1024,
         read_timeout: Duration::from_mins(1),
         idle_timeout: Duration::from_mins(1),
         answer_timeout: Duration::from_mins(1),
@@ -74,7 +75,7 @@ impl Instance {
     pub(crate) async fn ask_at(
         &self,
         now: DateTime<Utc>,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Response<Body> {
         request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
         let service = Service { clock: Clock::fixed(now), ..self.service.clone() };

@@ -153,7 +153,8 @@ impl Service {
         self.counts("callstate_stream_listeners", number).await;
     }
 
-    async fn counts(&self, gauge: &str, number: usize) {
+    /// Waits until a gauge has that value.
+    pub(crate) async fn counts(&self, gauge: &str, number: usize) {
         let line = format!("\n{gauge} {number}\n");
         let counted = async { while !self.get("/metrics").await.text.contains(&line) {} };
         tokio::time::timeout(PATIENCE, counted).await.expect("there are so many in time");

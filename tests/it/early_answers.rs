@@ -1,0 +1,139 @@
+//! Answers that are given before the body was read, and how many bytes of bodies are held for senders that are not yet
+//! authenticated.
+
+use std::process::Command;
+
+use crate::support::{Database, RawAnswer, Service, delivery::delivery, key_path};
+
+const MEGABYTE: usize = 1024 * 1024;
+
+/// `bearer`, with the token `token`; `signed`; and `open`.
+fn endpoints(command: &mut Command) {
+    command
+        .env("CALLSTATE_WEBHOOKS_BEARER_AUTH", "bearer")
+        .env("CALLSTATE_WEBHOOKS_BEARER_TOKENS", "token")
+        .env("CALLSTATE_WEBHOOKS_SIGNED_AUTH", "rsa-sha256")
+        .env(
+            "CALLSTATE_WEBHOOKS_SIGNED_PUBLIC_KEYS",
+            format!("file:{}", key_path("rsa-2048.certificate")),
+        )
+        .env("CALLSTATE_WEBHOOKS_OPEN_AUTH", "none")
+        // Long enough for every answer here to be an early one.
+        .env("CALLSTATE_HTTP_READ_TIMEOUT", "20s");
+}
+
+/// The head of a request, with more headers.
+fn head(method: &str, path: &str, headers: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+}
+
+fn post(endpoint: &str, length: impl std::fmt::Display, headers: &str) -> String {
+    let headers = format!("Content-Length: {length}\r\n{headers}");
+    head("POST", &format!("/webhooks/{endpoint}"), &headers)
+}
+
+/// Checks the status of the only answer, and that it announces the end of the connection.
+fn is_last(answers: &[RawAnswer], status: u16) {
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [status], "{answers:?}");
+    assert!(answers[0].head.contains("\r\nconnection: close"), "{answers:?}");
+    let problem: serde_json::Value = serde_json::from_str(&answers[0].body).unwrap();
+    assert_eq!(problem["status"], status);
+}
+
+#[tokio::test]
+async fn what_the_headers_decide_is_answered_without_the_body() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, endpoints).await;
+    let wrong = "Authorization: Bearer wrong\r\n";
+    let chunked = |headers: &str| {
+        head("POST", "/webhooks/bearer", &format!("Transfer-Encoding: chunked\r\n{headers}"))
+    };
+    for (head, status) in [
+        (post("nowhere", 1000, ""), 404),
+        (head("PUT", "/webhooks/bearer", "Content-Length: 1000\r\n"), 405),
+        (post("bearer", MEGABYTE + 1, "Authorization: Bearer token\r\n"), 413),
+        (post("open", MEGABYTE + 1, "Expect: 100-continue\r\n"), 413),
+        (post("bearer", 1000, ""), 401),
+        (post("bearer", 1000, wrong), 401),
+        (post("bearer", 1000, "Expect: 100-continue\r\n"), 401),
+        (chunked(""), 401),
+        (chunked(wrong), 401),
+        (post("open", 1000, "Origin: https://evil.example\r\n"), 403),
+    ] {
+        is_last(&service.raw(head.as_bytes()).await, status);
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_reaches_a_client_that_is_still_sending() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, endpoints).await;
+    let body = "x".repeat(6 * MEGABYTE);
+    for (head, status) in [
+        (post("open", body.len(), ""), 413),
+        (post("signed", body.len(), ""), 413),
+        (post("bearer", MEGABYTE, ""), 401),
+        (post("nowhere", body.len(), ""), 404),
+    ] {
+        let length = if status == 401 { MEGABYTE } else { body.len() };
+        is_last(&service.raw(format!("{head}{}", &body[..length]).as_bytes()).await, status);
+    }
+    // In chunks, the size shows only on the way.
+    let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let chunked = head("POST", "/webhooks/open", "Transfer-Encoding: chunked\r\n");
+    is_last(&service.raw(format!("{chunked}{chunks}").as_bytes()).await, 413);
+    // hyper refuses this one itself.
+    let long = format!("GET / HTTP/1.1\r\nHost: c\r\nX-Long: {}\r\n\r\n", "x".repeat(2 * MEGABYTE));
+    let answers = service.raw(long.as_bytes()).await;
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert_eq!(answers[0].status, 431);
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_body_that_was_read() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, endpoints).await;
+    let mut line = service.line().await;
+    for (number, headers) in ["Authorization: Bearer token\r\n"; 3].into_iter().enumerate() {
+        let body = delivery("OUTBOUND_CALL_BUSY", &format!("call-{number}"), 0, None).to_string();
+        line.send(post("bearer", body.len(), headers).as_bytes()).await;
+        line.send(body.as_bytes()).await;
+        let answer = line.answer().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(!answer.head.contains("connection: close"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_of_senders_that_are_not_authenticated_have_a_bound_together() {
+    const GAUGE: &str = "callstate_http_unauthenticated_body_bytes";
+    let database = Database::create().await;
+    let service = Service::start_with(&database, |command| {
+        endpoints(command);
+        command
+            .env("CALLSTATE_MAX_DELIVERY_BYTES", "4096")
+            .env("CALLSTATE_HTTP_MAX_UNAUTHENTICATED_BYTES", "8192");
+    })
+    .await;
+    let (mut first, mut second) = (service.line().await, service.line().await);
+    first.send(post("signed", 4096, "").as_bytes()).await;
+    first.send(&[b' '; 4095]).await;
+    second.send(post("open", 4096, "").as_bytes()).await;
+    service.counts(GAUGE, 8192).await;
+
+    let refused = service.raw(post("signed", 1, "").as_bytes()).await;
+    is_last(&refused, 503);
+    assert!(refused[0].head.contains("\r\nretry-after: 1"), "{refused:?}");
+    // Whoever has proved already who it is needs no room there.
+    let body = delivery("OUTBOUND_CALL_BUSY", "call-1", 0, None).to_string();
+    let proved = service.request("POST", "/webhooks/bearer").body(body);
+    service.send(proved.bearer_auth("token")).await.ok();
+
+    first.send(b" ").await;
+    assert_eq!(first.answer().await.status, 401);
+    service.counts(GAUGE, 4096).await;
+    service.deliver_to("/webhooks/signed", "{}").await.problem(401);
+    drop(second);
+    service.counts(GAUGE, 0).await;
+}
