@@ -91,6 +91,43 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
+async fn a_length_beyond_the_limit_is_too_large_however_many_digits_it_has() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, endpoints).await;
+    for length in [
+        "1048577",
+        "99999999999999",
+        "9223372036854775808",
+        "18446744073709551614",
+        "18446744073709551615",
+        "18446744073709551616",
+        "99999999999999999999",
+        &"9".repeat(200),
+        &format!("000{}", "1".repeat(30)),
+    ] {
+        is_last(&service.raw(post("open", length, "").as_bytes()).await, 413);
+    }
+    // A small number with many digits is a small number.
+    let zeros = format!("{}2", "0".repeat(40));
+    let request = post("open", zeros, "Connection: close\r\n") + "{}";
+    let answers = service.raw(request.as_bytes()).await;
+    assert_eq!(answers.len(), 1);
+    assert_ne!(answers[0].status, 413);
+    // Nothing in a body is changed.
+    let text = format!("\r\nContent-Length: {}\r\n", "9".repeat(40));
+    let name = "early";
+    let mut body = delivery("OUTBOUND_CALL_BUSY", name, 0, None).to_string();
+    body.insert_str(1, &text);
+    let request = post("open", body.len(), "Connection: close\r\n") + &body;
+    service.raw(request.as_bytes()).await;
+    let kept = sqlx::query_scalar!("select body from quarantine order by first_received_at, id")
+        .fetch_all(&database.pool().await)
+        .await
+        .unwrap();
+    assert!(kept.contains(&body.into_bytes()), "{kept:?}");
+}
+
+#[tokio::test]
 async fn a_connection_goes_on_after_a_body_that_was_read() {
     let database = Database::create().await;
     let service = Service::start_with(&database, endpoints).await;

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `server` | connections: how many, how large, how they end |
 //! | `pace` | how long a connection may be slow |
+//! | `content_length` | lengths of bodies that no number holds |
 //! | `unread` | requests that are answered before their body was read |
 //! | `request_id` | `X-Request-Id` |
 //! | `client` | whose request it is, behind proxies too |
@@ -20,6 +21,7 @@
 //! Deliberately absent: TLS and limits of rates, which are a proxy's.
 
 mod client;
+mod content_length;
 mod headers;
 mod origin;
 mod pace;

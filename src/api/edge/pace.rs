@@ -25,6 +25,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::content_length;
+
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -178,7 +180,11 @@ impl AsyncRead for Paced<'_> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut *self.stream).poll_read(context, buffer);
-        self.pace.has_read(buffer.filled().len() - before);
+        let bytes = &mut buffer.filled_mut()[before..];
+        if matches!(self.pace.waits_for(), Waits::Headers | Waits::Request) {
+            content_length::clamp(bytes);
+        }
+        self.pace.has_read(bytes.len());
         read
     }
 }
