@@ -1,4 +1,4 @@
-"""Those who listen and wait, and somebody who delivers at a steady rate; all by plain sockets.
+"""Clients that stream and wait, and one that delivers at a steady rate; all by plain sockets.
 
 Each runs in a process of its own. `time.monotonic` is one clock for all of them.
 """

@@ -5,6 +5,7 @@ import shutil
 import sys
 
 from harness.cluster import Cluster
+from harness.copies import insertion, reserve_ids
 from harness.processes import Failed, run
 
 DATABASE = "callstate"
@@ -52,81 +53,80 @@ def multiply(cluster, options):
     times = max(options.calls / count("calls"), options.events / count("events"))
     # In whole seconds, as the provider's times are.
     apart = int(DAYS * 86_400 / times)
+    copies = math.ceil(times) - 1
+    last_id = reserve_ids(cluster, DATABASE, copies * count("calls"))
     cluster.query(
         f"""create schema bench;
-            create table bench.calls as select row_number() over () as number, * from calls;
-            create table bench.events as select row_number() over () as number, * from events;
+            create table bench.calls as select * from calls;
+            create table bench.events as select * from events;
+            -- the copies are numbered in the order in which they happened
             create table bench.copies as
-                select project_id, call_id, md5(call_id || ':' || copy)::uuid::text as new_id,
-                    copy * interval '{apart} seconds'
-                        - case when first_event_at + copy * interval '{apart} seconds' > now()
-                            then interval '{DAYS} days' else interval '0' end as moved
-                from bench.calls cross join generate_series(1, {math.ceil(times) - 1}) as copy;
-            analyze bench.calls; analyze bench.events; analyze bench.copies""",
+                select {last_id} + row_number() over (order by first_event_at + moved) as id,
+                    pattern, call_id, moved
+                from (
+                    select id as pattern, md5(call_id || ':' || copy)::uuid::text as call_id, first_event_at,
+                        copy * interval '{apart} seconds'
+                            - case when first_event_at + copy * interval '{apart} seconds' > now()
+                                then interval '{DAYS} days' else interval '0' end as moved
+                    from bench.calls cross join generate_series(1, {copies}) as copy
+                ) as copied;
+            create table bench.positions as
+                select (select position from feed_head) + row_number() over (order by effective_at + moved) as position,
+                    events.position as pattern, copies.id as call, moved
+                from bench.copies join bench.events on events.call = copies.pattern;
+            select setval('feed_positions', max(position)) from bench.positions having count(*) > 0;
+            analyze bench.calls; analyze bench.events; analyze bench.copies; analyze bench.positions""",
         DATABASE,
     )
-    for table, order in (("calls", "first_event_at"), ("events", "effective_at")):
+    # In the order of their numbers; the rows themselves are too wide to be sorted.
+    for table, values, source in (
+        ("calls", {"id": "copied.id", "call_id": "copied.call_id"},
+         """from (select * from bench.copies order by id) as copied
+            join bench.calls as pattern on pattern.id = copied.pattern"""),
+        ("events", {"position": "copied.position", "call": "copied.call"},
+         """from (select * from bench.positions order by position) as copied
+            join bench.events as pattern on pattern.position = copied.pattern"""),
+    ):
         say(f"writing {table}")
-        columns = cluster.query(
-            f"""select column_name, data_type from information_schema.columns
-                where table_schema = 'public' and table_name = '{table}' and is_generated = 'NEVER'
-                order by ordinal_position""",
-            DATABASE,
-        )
-        names = ", ".join(f'"{name}"' for name, _ in columns)
-        values = ", ".join(value(table, name, kind) for name, kind in columns)
-        # Indexes are made anew at the end, which takes a fraction of the time.
+        # Indexes are created again at the end, which takes a fraction of the time.
         dropped = [statement for (statement,) in cluster.query(
-            f"""select format('alter table {table} drop constraint %I', conname) from pg_constraint
-                where conrelid = '{table}'::regclass and contype = 'p'
+            f"""select format('alter table {table} drop constraint %I', conname)
+                from pg_constraint where conrelid = '{table}'::regclass and contype in ('p', 'u')
                 union all
-                select format('drop index %I', relname) from pg_index join pg_class on oid = indexrelid
-                where indrelid = '{table}'::regclass and not indisprimary""",
+                select format('drop index %s', indexrelid::regclass)
+                from pg_index where indrelid = '{table}'::regclass and {IS_OF_NO_CONSTRAINT}""",
             DATABASE,
         )]
-        made = [statement for (statement,) in cluster.query(
+        created = [statement for (statement,) in cluster.query(
             f"""select format('alter table {table} add constraint %I %s', conname, pg_get_constraintdef(oid))
-                from pg_constraint where conrelid = '{table}'::regclass and contype = 'p'
+                from pg_constraint where conrelid = '{table}'::regclass and contype in ('p', 'u')
                 union all
-                select pg_get_indexdef(indexrelid) from pg_index
-                where indrelid = '{table}'::regclass and not indisprimary""",
+                select pg_get_indexdef(indexrelid)
+                from pg_index where indrelid = '{table}'::regclass and {IS_OF_NO_CONSTRAINT}""",
             DATABASE,
         )]
-        cluster.query(
-            ";\n".join([
-                *dropped,
-                # In the order in which they came; the rows themselves are too wide to be sorted.
-                f"""insert into {table} ({names})
-                    select {values}
-                    from (
-                        select number, new_id, moved
-                        from bench.copies join bench.{table} using (project_id, call_id)
-                        order by {order} + moved
-                    ) as copied
-                    join bench.{table} as pattern using (number)""",
-                *made,
-            ]),
-            DATABASE,
-        )
-        # As a store is that grew to this size over months.
+        time = lambda column, name, table=table: moved(table, column, name)
+        cluster.query(";\n".join([*dropped, insertion(cluster, DATABASE, table, values, time, source), *created]), DATABASE)
+        # A store that grew to this size over months is vacuumed too.
         cluster.query(f"vacuum (analyze) {table}", DATABASE)
     cluster.query("drop schema bench cascade", DATABASE)
     say(f"{count('calls'):,} calls, {count('events'):,} events")
 
 
-def value(table, name, kind):
-    if name == "call_id":
-        return "new_id"
+IS_OF_NO_CONSTRAINT = "not exists (select from pg_constraint where conindid = indexrelid)"
+
+
+def moved(table, column, name):
+    """The time of a copy."""
     if name in RECEIPTS:
-        # The pattern was received within a minute; in life that is soon after it happened.
-        return f"pattern.{LAST_MOMENT[table]} + moved + interval '1 second'"
-    if kind == "timestamp with time zone":
-        return f'pattern."{name}" + moved'
-    return f'pattern."{name}"'
+        # The pattern was received within minutes; in life that is soon after it happened.
+        received, happened = RECEIVED_AND_HAPPENED[table]
+        return f"{column} - pattern.{received} + pattern.{happened} + moved + interval '1 second'"
+    return f"{column} + moved"
 
 
 RECEIPTS = ("received_at", "last_delivered_at", "updated_at", "call_updated_at")
-LAST_MOMENT = {"calls": "last_event_at", "events": "effective_at"}
+RECEIVED_AND_HAPPENED = {"calls": ("updated_at", "last_event_at"), "events": ("received_at", "effective_at")}
 
 
 def say(text):

@@ -18,6 +18,9 @@ STORE_EVENT = (BENCHES / "receiver" / "store_event.sql").read_text()
 POOL_SIZE = 20
 
 
+SERVE = ("serve", "--listen", "127.0.0.1:0")
+
+
 @dataclass(frozen=True)
 class Receiver:
     """A program that takes `POST /webhooks` and answers `GET /calls/{id}`."""
@@ -57,8 +60,8 @@ def cargo_build(folder):
     return (folder, ("cargo", "build", "--release", "--locked", "--quiet", "--target-dir", "target"))
 
 
-def receivers(callstate=None, pool_size=POOL_SIZE):
-    """All of them by name; `callstate` is a binary to measure instead of building one."""
+def receivers(callstate=None, pool_size=POOL_SIZE, other=None):
+    """All of them by name; `callstate` is a binary to measure instead of building one, `other` another build."""
     axum = BENCHES / "axum"
     all_of_them = [
         Receiver(
@@ -79,7 +82,7 @@ def receivers(callstate=None, pool_size=POOL_SIZE):
             pool_size=pool_size,
             name="callstate",
             label="**callstate**",
-            command=(callstate or ROOT / "target" / "release" / "callstate", "serve", "--listen", "127.0.0.1:0"),
+            command=(callstate or ROOT / "target" / "release" / "callstate", *SERVE),
             build=None if callstate else cargo_build(ROOT),
             schema="",
         ),
@@ -92,4 +95,15 @@ def receivers(callstate=None, pool_size=POOL_SIZE):
             schema="create table events ()",
         ),
     ]
+    if other:
+        all_of_them.append(
+            Receiver(
+                pool_size=pool_size,
+                name="other",
+                label="callstate, another build",
+                command=(other, *SERVE),
+                build=None,
+                schema="",
+            )
+        )
     return {receiver.name: receiver for receiver in all_of_them}

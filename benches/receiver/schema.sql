@@ -1,6 +1,6 @@
--- The tables that a team writes for a receiver by hand: every event as it
--- came, and one row per call with where it stands. No duplicates are told
--- apart, no order is kept; the baselines do less than callstate does.
+-- The tables that a team writes for a receiver by hand: every event as it was
+-- received, and one row per call with its last status. Duplicates are stored again
+-- and order is not kept: the baselines do less than callstate does.
 
 create table calls (
     call_id text primary key,
