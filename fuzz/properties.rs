@@ -17,32 +17,31 @@ use axum::{
     http::{Method, Request, Uri},
 };
 use callstate::{
-    api::{self, Service, webhooks::Endpoints},
-    call::{CallSid, ClientId, Delivery, id::MAX_CHARS},
+    api::{self, Service, endpoints::Endpoints},
+    call::{CallSid, ClientId, Delivery, ProjectId, id::MAX_CHARS},
     clock::Clock,
     ingest::{Ingest, Quarantine, Settings, Writers},
     recho::{
-        self, Guard, PublicKey, Receipt, Tokens, Verifier,
-        proof::{Header, Shown},
+        self, Authenticator, Credentials, ProviderTimeZone, PublicKey, Receipt, SignatureVerifier,
+        Tokens, auth::Header,
     },
-    store::{Buckets, quarantine::Bounds},
+    store::quarantine::Bounds,
 };
-use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::{runtime::Runtime, sync::watch};
 use tower::ServiceExt as _;
 
 const NOW: DateTime<Utc> = DateTime::from_timestamp_secs(1_778_581_440).unwrap();
-const UTC: FixedOffset = FixedOffset::east_opt(0).unwrap();
 
 /// The only token that is taken.
 const TOKEN: &str = "token";
 
 /// Asks for a signature by a key with which nothing here was signed.
-static SIGNED: LazyLock<Guard> = LazyLock::new(|| {
+static SIGNED: LazyLock<Authenticator> = LazyLock::new(|| {
     let key = include_str!("../tests/fixtures/keys/rsa-3072.spki.pem");
     let key = PublicKey::from_pem(key).expect("a key of the fixtures");
-    Guard::Signature(Verifier::new(vec![key], Duration::from_mins(5)))
+    Authenticator::Signature(SignatureVerifier::new(vec![key], Duration::from_mins(5)))
 });
 
 /// A body is understood or refused. What is understood can be stored, says the
@@ -51,8 +50,14 @@ pub(crate) fn wire_format(body: &[u8]) {
     let read = |body: &[u8]| {
         recho::read(
             body,
-            Receipt { endpoint: "default", received_at: NOW, provider_utc_offset: UTC },
+            Receipt {
+                endpoint: "default",
+                received_at: NOW,
+                time_zone: ProviderTimeZone::UTC,
+                default_project: &ProjectId::unnamed(),
+            },
         )
+        .map(|reading| reading.delivery)
     };
     let delivery = match read(body) {
         Ok(delivery) => delivery,
@@ -84,18 +89,20 @@ pub(crate) fn wire_format(body: &[u8]) {
     assert_eq!(padded.event, delivery.event);
 }
 
-/// Headers prove something or do not. Who does not know the token or the key
-/// proves nothing.
+/// Without the token or the key, no headers are accepted.
 ///
-/// The lines of `data` are the headers, what follows the third is the body.
-pub(crate) fn proof(data: &[u8]) {
+/// The first three lines of `data` are the headers, the rest is the body.
+pub(crate) fn authentication(data: &[u8]) {
     let mut parts = data.splitn(4, |byte| *byte == b'\n');
     let [authorization, timestamp, signature] =
         std::array::from_fn(|_| parts.next().map_or(Header::Missing, Header::Once));
     let body = parts.next().unwrap_or_default();
-    let shown = Shown { authorization, timestamp, signature, body };
+    let credentials = Credentials { authorization, timestamp, signature };
+    let is_accepted = |authenticator: &Authenticator| {
+        authenticator.check_headers(&credentials, NOW).and_then(|rest| rest.check(body)).is_ok()
+    };
 
-    assert_eq!(Guard::Open.check(&shown, NOW), Ok(()));
+    assert!(is_accepted(&Authenticator::None));
     let knows_the_token = match authorization {
         Header::Once(value) => {
             let value = value.to_ascii_lowercase();
@@ -103,9 +110,8 @@ pub(crate) fn proof(data: &[u8]) {
         }
         Header::Missing | Header::Repeated => false,
     };
-    let bearer = Guard::Bearer(Tokens::new([TOKEN])).check(&shown, NOW);
-    assert!(knows_the_token || bearer.is_err());
-    SIGNED.check(&shown, NOW).expect_err("nobody has signed this");
+    assert!(knows_the_token || !is_accepted(&Authenticator::Bearer(Tokens::new([TOKEN]))));
+    assert!(!is_accepted(&SIGNED));
 }
 
 /// The routes that take parameters.
@@ -159,15 +165,13 @@ fn service() -> (Runtime, Router, Writers) {
     let guard = runtime.enter();
     let options = PgConnectOptions::new_without_pgpass().socket("/nonexistent");
     let pool = PgPoolOptions::new().connect_lazy_with(options.clone());
-    let buckets = Buckets::new(std::num::NonZeroU32::MIN);
-    let (ingest, writers) =
-        Ingest::start(Settings { writers: 1, batch: 1, queue: 1 }, &options, buckets);
+    let (ingest, writers) = Ingest::start(Settings { writers: 1, batch: 1, queue: 1 }, &options);
     let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
     let endpoints = Endpoints {
         by_name: BTreeMap::new(),
-        provider_utc_offset: UTC,
+        time_zone: ProviderTimeZone::UTC,
         max_body: 1024,
-        deliveries: api::tally::Deliveries::default(),
+        metrics: api::delivery_metrics::DeliveryMetrics::default(),
     };
     let settings = api::edge::Settings {
         max_connections: 1,
@@ -180,12 +184,11 @@ fn service() -> (Runtime, Router, Writers) {
         trusted_proxies: Vec::new(),
     };
     let (keyring, _) = api::Keyring::start(pool.clone(), false);
-    let lookup = api::Lookup::start(&pool, buckets);
-    let (streams, _) = api::Streams::start(&options, buckets, 1, std::future::pending());
+    let lookup = api::Lookup::start(&pool);
+    let (streams, _) = api::Streams::start(&options, 1, std::future::pending());
     let router = api::router(Service {
         quarantine: Quarantine::new(pool.clone(), bounds),
         pool,
-        buckets,
         ingest,
         clock: Clock::fixed(NOW),
         endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),

@@ -39,6 +39,10 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// How long the connections that are in use are waited for at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The part of the time for a response after which a statement for it ends, so that it
+/// holds no connection for a client that has its answer.
+const STATEMENT_SHARE: f64 = 0.9;
+
 /// What the server's statistics call us, unless the URL says otherwise.
 const APPLICATION_NAME: &str = "callstate";
 
@@ -124,6 +128,11 @@ impl Database {
                 (parse(server.url())?.socket(server.socket_dir()), Some(server))
             }
         };
+        // A command may take as long as it needs.
+        let statement_timeout = match claim {
+            Claim::Serve => config.http.answer_timeout.mul_f64(STATEMENT_SHARE),
+            Claim::Join => Duration::ZERO,
+        };
         match connect(options).await {
             Ok(options) => Ok(Self {
                 pool: PgPoolOptions::new()
@@ -131,7 +140,9 @@ impl Database {
                     .acquire_timeout(ACQUIRE_TIMEOUT)
                     .test_before_acquire(false)
                     .before_acquire(|connection, since| Box::pin(still_lives(connection, since)))
-                    .after_connect(|connection, _| Box::pin(connection::for_keeping(connection)))
+                    .after_connect(move |connection, _| {
+                        Box::pin(connection::for_pool(connection, statement_timeout))
+                    })
                     .connect_lazy_with(options.clone()),
                 options,
                 server,

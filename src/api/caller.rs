@@ -31,7 +31,7 @@ use super::{
 use crate::{
     access::{Grant, KeyHash, Projects, Scope, State},
     call::ProjectId,
-    recho::{bearer, proof::Header},
+    recho::auth::{Header, bearer},
 };
 
 /// What is said to who shows no key ([RFC 6750]).
@@ -269,7 +269,7 @@ fn shown(headers: &HeaderMap) -> Shown {
     match values.collect() {
         Header::Missing => Shown::Nothing,
         Header::Repeated => Shown::Repeated,
-        Header::Once(value) => match bearer::token_of(value) {
+        Header::Once(value) => match bearer::bearer_token(value) {
             Some(token) => KeyHash::of_shown(token).map_or(Shown::NoKey, Shown::Key),
             // As of a script whose variable is not set.
             None if value.trim_ascii().eq_ignore_ascii_case(b"Bearer") => Shown::NoKey,

@@ -28,9 +28,8 @@ use crate::{
         Attempt, Call, CallError, CallId, CallKey, CallSid, ClientId, Direction, ProjectId, Status,
     },
     store::{
-        calls::{StoredCall, Wanted},
-        events::{self, ToldError},
-        past::known_at,
+        calls::{StoredCall, as_of::known_at, find::CallQuery},
+        events::history::{ErrorsOf, ReportedError, errors},
     },
 };
 
@@ -116,20 +115,20 @@ struct ErrorDocument {
 
 impl From<Attempt> for AttemptDocument {
     fn from(attempt: Attempt) -> Self {
-        let Attempt { number, call_sid, status, statuses: _, started_at, ended_at } = attempt;
+        let Attempt { number, call_sid, status, started_at, ended_at, .. } = attempt;
         Self { number, call_sid, status, started_at, ended_at }
     }
 }
 
-impl From<ToldError> for ErrorDocument {
-    fn from(told: ToldError) -> Self {
-        let ToldError { event_id, error } = told;
+impl From<ReportedError> for ErrorDocument {
+    fn from(reported: ReportedError) -> Self {
+        let ReportedError { event_id, error } = reported;
         Self { event_id, error }
     }
 }
 
 impl CallDocument {
-    fn of(key: CallKey, call: Call, errors: Vec<ToldError>) -> Self {
+    fn of(key: CallKey, call: Call, errors: Vec<ReportedError>) -> Self {
         let CallKey { call_id, project_id } = key;
         Self {
             call_id,
@@ -141,6 +140,7 @@ impl CallDocument {
             attempt_count: call.attempts.len(),
             call_sid: call.call_sid().cloned(),
             last_event_at: call.last_event_at(),
+            ended_at: call.ended_at(),
             attempts: call.attempts.into_iter().map(AttemptDocument::from).collect(),
             client_id: call.client_id,
             provider_status: call.provider_status,
@@ -154,7 +154,6 @@ impl CallDocument {
             event_count: call.event_count,
             anomaly_count: call.anomaly_count,
             first_event_at: call.first_event_at,
-            ended_at: call.ended_at,
             updated_at: call.updated_at,
         }
     }
@@ -209,18 +208,18 @@ pub(super) async fn show(
         query.fault("wait", "what was known as_of a time does not change");
     }
     query.finish()?;
-    let wanted = || Wanted { call_id: call_id.clone(), projects: projects.clone() };
+    let wanted = || CallQuery { call_id: call_id.clone(), projects: projects.clone() };
     let stored = |found: Vec<StoredCall>| {
-        found.into_iter().map(|stored| (stored.key, stored.call)).collect()
+        found.into_iter().map(|stored| (stored.id, stored.key, stored.call)).collect()
     };
     let found = match (as_of, wait) {
-        (Some(at), _) => known_at(&service.pool, service.buckets, &call_id, &projects, at).await?,
+        (Some(at), _) => known_at(&service.pool, &call_id, &projects, at).await?,
         (None, Some(longest)) if !longest.is_zero() => {
             stored(stream::find_ended(&service, wanted(), &pass, longest).await?)
         }
         (None, _) => stored(service.lookup.find(wanted()).await?),
     };
-    let call = only_one(found, &call_id, |(key, _)| &key.project_id)?;
+    let call = only_one(found, &call_id, |(_, key, _)| &key.project_id)?;
     let mut shown = documents(&service, vec![call], MAX_ERRORS).await?;
     let document = shown.pop().ok_or_else(|| Problem::internal("a call was not shown"))?;
     Ok(tagged(&headers, &document))
@@ -229,28 +228,24 @@ pub(super) async fn show(
 /// The calls with their errors, at most so many of each.
 pub(super) async fn documents(
     service: &Service,
-    calls: Vec<(CallKey, Call)>,
+    calls: Vec<(i64, CallKey, Call)>,
     max_errors: u16,
 ) -> Result<Vec<CallDocument>, Problem> {
-    // Those that the call had when it was read: of an event that came since, the rest of the answer
-    // knows nothing. What is received by one instance and committed late, with a clock behind
-    // another's, may show here a moment before it counts there.
-    let asked: Vec<(&CallKey, DateTime<Utc>)> = calls
+    // Of events that were received when the call was read: the rest of the response does not
+    // include later ones. An event that is received by one instance and committed late, by a clock
+    // that is behind that of another, may be here a moment before it counts there.
+    let with_errors: Vec<ErrorsOf<'_>> = calls
         .iter()
-        .filter(|(_, call)| call.has_errors)
-        .map(|(key, call)| (key, call.updated_at))
+        .filter(|(_, _, call)| call.has_errors)
+        .map(|(id, key, call)| ErrorsOf { id: *id, key, received_by: call.updated_at })
         .collect();
-    let told = events::errors(&service.pool, service.buckets, &asked, max_errors).await?;
-    let mut told = told.into_iter();
-    let mut errors_of =
-        |call: &Call| if call.has_errors { told.next() } else { None }.unwrap_or_default();
-    Ok(calls
-        .into_iter()
-        .map(|(key, call)| {
-            let errors = errors_of(&call);
-            CallDocument::of(key, call, errors)
-        })
-        .collect())
+    let mut found = errors(&service.pool, &with_errors, max_errors).await?.into_iter();
+    let found: Vec<Vec<ReportedError>> = calls
+        .iter()
+        .map(|(_, _, call)| if call.has_errors { found.next() } else { None }.unwrap_or_default())
+        .collect();
+    let documents = calls.into_iter().zip(found);
+    Ok(documents.map(|((_, key, call), errors)| CallDocument::of(key, call, errors)).collect())
 }
 
 /// The call is not there, is one of several, or is not named well.

@@ -43,7 +43,7 @@ pub(super) async fn live(uri: Uri) -> Result<Json<Health>, Problem> {
 
 /// Whether deliveries can be taken
 ///
-/// They can if the database answers and can be written to.
+/// They can if the database answers and can be written to, and all writers run.
 #[utoipa::path(
     get,
     path = "/health/ready",
@@ -67,6 +67,7 @@ pub(super) async fn ready(
         Ok::<_, store::Error>((is_migrated, can_be_written(&mut *connection).await?))
     };
     match timeout(PATIENCE, looked).await {
+        Ok(Ok((true, true))) if !service.ingest.is_healthy() => unready("A writer has ended."),
         Ok(Ok((true, true))) => Ok(Json(Health { status: "ready" })),
         Ok(Ok((false, _))) => unready("The database lacks the schema of this callstate."),
         Ok(Ok((true, false))) => unready("The database cannot be written to."),

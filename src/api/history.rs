@@ -19,10 +19,13 @@ use super::{
     query::{CallIdInPath, InProject, Query, parameter},
 };
 use crate::{
-    call::{CallError, CallId, CallSid, Disposition, Fingerprint, ProjectId, Status},
+    call::{CallError, CallId, CallSid, Disposition, Fingerprint, ProjectId, Status, TimeProblem},
     store::{
-        calls::keys_by_call_id,
-        events::{self, Derived, HistoryEvent, Place, StoredEvent},
+        calls::find::names_by_call_id,
+        events::{
+            history::{HistoryEvent, HistoryPosition, history},
+            row::{Derived, StoredEvent},
+        },
     },
 };
 
@@ -74,7 +77,9 @@ struct EventDocument {
     call_sid: Option<CallSid>,
     /// When it happened, where the provider said so.
     occurred_at: Option<DateTime<Utc>>,
-    /// When its first delivery came.
+    /// Why the time that the event states is not used; null where it is used, or none is stated.
+    time_problem: Option<TimeProblem>,
+    /// When its first delivery was received.
     received_at: DateTime<Utc>,
     /// When it counts as having happened: `occurred_at`, else `received_at`.
     effective_at: DateTime<Utc>,
@@ -95,18 +100,20 @@ struct EventDocument {
 
 impl From<HistoryEvent> for EventDocument {
     fn from(shown: HistoryEvent) -> Self {
+        let event_id = shown.event_id();
         let StoredEvent { event, derived, last_delivered_at } = shown.stored;
-        let Derived { event_id, effective_at, rank: _, outcome } = derived;
+        let Derived { event_type: _, effective_at, outcome } = derived;
         Self {
             event_id,
             event_type: event.event_type.as_str().to_owned(),
             status: Some(event.status()).filter(|status| *status != Status::Unknown),
             disposition: outcome.disposition,
-            reason: outcome.reason,
+            reason: outcome.reason.sentence(event.status(), outcome.attempt),
             from_status: outcome.from_status,
             to_status: outcome.to_status,
             attempt: outcome.attempt,
             occurred_at: event.occurred_at,
+            time_problem: shown.time_problem,
             received_at: event.received_at,
             effective_at,
             call_sid: event.call_sid,
@@ -151,22 +158,20 @@ pub(super) async fn show(
     let with_payload = query.take("include", read_include).is_some();
     let most = if with_payload { MAX_LIMIT_WITH_PAYLOAD } else { MAX_LIMIT };
     let limit = query.take("limit", |limit| read_limit(limit, most)).unwrap_or(most);
-    let after = query.take("cursor", read_place);
+    let after = query.take("cursor", read_position);
     query.finish()?;
 
-    let keys = keys_by_call_id(&service.pool, service.buckets, &call_id, &projects).await?;
-    let key = only_one(keys, &call_id, |key| &key.project_id)?;
+    let names = names_by_call_id(&service.pool, &call_id, &projects).await?;
+    let call = only_one(names, &call_id, |name| &name.key.project_id)?;
     let payload_bytes = with_payload.then_some(MAX_PAYLOAD_BYTES);
     // One more than is shown tells whether there is a next page.
-    let mut shown =
-        events::history(&service.pool, service.buckets, &key, after, limit + 1, payload_bytes)
-            .await?;
+    let mut shown = history(&service.pool, &call, after, limit + 1, payload_bytes).await?;
     let whole = shown.iter().take_while(|event| !with_payload || event.payload.is_some()).count();
     let limit = u16::try_from(whole).unwrap_or(limit).min(limit);
-    let next_cursor = cut(&mut shown, limit).map(|last| write_place(last.place()));
+    let next_cursor = cut(&mut shown, limit).map(|last| write_position(last.position()));
     Ok(Json(HistoryDocument {
-        call_id: key.call_id,
-        project_id: key.project_id,
+        call_id: call.key.call_id,
+        project_id: call.key.project_id,
         events: shown.into_iter().map(EventDocument::from).collect(),
         next_cursor,
     }))
@@ -194,21 +199,21 @@ fn read_include(include: &str) -> Result<Include, String> {
     if include == "payload" { Ok(Include::Payload) } else { Err("must be payload".to_owned()) }
 }
 
-/// A cursor is the place of the last event that was shown: its time, rank and
+/// A cursor is the position of the last event on the page: its time, rank and
 /// fingerprint.
-fn write_place(place: Place) -> String {
+fn write_position(position: HistoryPosition) -> String {
     write_cursor(&[
-        &write_time(place.effective_at),
-        &place.rank.to_be_bytes(),
-        &place.fingerprint.0,
+        &write_time(position.effective_at),
+        &position.rank.to_be_bytes(),
+        &position.fingerprint.0,
     ])
 }
 
-fn read_place(cursor: &str) -> Result<Place, String> {
+fn read_position(cursor: &str) -> Result<HistoryPosition, String> {
     read_cursor(cursor, |bytes: [u8; 42]| {
         let (at, rest) = bytes.split_first_chunk::<8>()?;
         let (rank, fingerprint) = rest.split_first_chunk::<2>()?;
-        Some(Place {
+        Some(HistoryPosition {
             effective_at: read_time(*at)?,
             rank: i16::from_be_bytes(*rank),
             fingerprint: Fingerprint(fingerprint.try_into().ok()?),
@@ -229,17 +234,17 @@ mod tests {
             rank: i16,
             fingerprint: [u8; 32],
         ) {
-            let place = Place {
+            let position = HistoryPosition {
                 effective_at: DateTime::from_timestamp_micros(microseconds).unwrap(),
                 rank,
                 fingerprint: Fingerprint(fingerprint),
             };
-            prop_assert_eq!(read_place(&write_place(place)), Ok(place));
+            prop_assert_eq!(read_position(&write_position(position)), Ok(position));
         }
 
         #[test]
         fn anything_else_is_refused(cursor in ".{0,64}") {
-            let _ = read_place(&cursor);
+            let _ = read_position(&cursor);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `GET /calls`: calls, filtered, newest first.
 //!
-//! A cursor is a place in the order that all lists have, and when the list was
-//! begun, by time and by transactions. It does not hold the filter: with another one, it goes on from
-//! that place in another list.
+//! A cursor is a position in the order that all lists have, and when the list started, by
+//! time and by position in the change feed. It does not contain the filter: with another
+//! one, it goes on from that position in another list.
 
 use axum::{Json, extract::State, http::Uri};
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
@@ -20,16 +20,17 @@ use super::{
     caller::Caller,
     calls::{CallDocument, documents},
     openapi::{answers::BadParameter, example},
-    page::{
-        FIRST_YEAR, Paging, cut, read_limit, read_long_cursor, read_time, write_cursor, write_time,
-    },
+    page::{FIRST_YEAR, Paging, cut, read_cursor, read_limit, read_time, write_cursor, write_time},
     query::{
         Query, parameter, read_flag, read_instant, read_name, read_statuses, statuses_parameter,
     },
 };
 use crate::{
-    call::{CallId, CallKey, CallSid, ClientId, Direction, ProjectId, Status},
-    store::lists::{Beginning, Filter, Place, page},
+    call::{CallSid, ClientId, Direction, ProjectId, Status},
+    store::calls::{
+        filter::Filter,
+        list::{ListPosition, ListStart, page},
+    },
 };
 
 /// The most calls on a page.
@@ -37,9 +38,6 @@ const MAX_LIMIT: u16 = 500;
 
 /// The calls on a page, unless it is said.
 const DEFAULT_LIMIT: u16 = 50;
-
-/// The form of a cursor: its first byte, which no cursor of another form has.
-const FORM: u8 = 1;
 
 /// The most errors of each call that are shown: the first. The call alone shows
 /// more.
@@ -120,18 +118,18 @@ pub(super) async fn list(
     let mut query = Query::of(&uri);
     let filter = take_filter(&mut query, &caller, now);
     let limit = query.take("limit", |limit| read_limit(limit, MAX_LIMIT)).unwrap_or(DEFAULT_LIMIT);
-    let progress = query.take("cursor", read_progress);
+    let cursor = query.take("cursor", read_list_cursor);
     query.finish()?;
 
-    let (pool, buckets) = (&service.pool, service.buckets);
-    let (beginning, after) = match progress {
-        Some((beginning, after)) => (beginning.unless_too_old(pool, now).await?, Some(after)),
-        None => (Beginning::now(pool, now).await?, None),
+    let pool = &service.pool;
+    let (start, after) = match cursor {
+        Some((start, after)) => (start.unless_too_old(pool, now).await?, Some(after)),
+        None => (ListStart::now(pool, now).await?, None),
     };
-    // One more than is shown tells whether there is a next page.
-    let mut listed = page(pool, buckets, &filter, &beginning, after.as_ref(), limit + 1).await?;
-    let next_cursor = cut(&mut listed, limit).map(|(last, _)| write_progress(&beginning, last));
-    let calls = listed.into_iter().map(|(_, stored)| (stored.key, stored.call)).collect();
+    // One more than is returned shows whether there is a next page.
+    let mut listed = page(pool, &filter, start, after, limit + 1).await?;
+    let next_cursor = cut(&mut listed, limit).map(|(last, _)| write_list_cursor(start, *last));
+    let calls = listed.into_iter().map(|(_, it)| (it.id, it.key, it.call)).collect();
     Ok(Json(ListDocument { calls: documents(&service, calls, MAX_ERRORS).await?, next_cursor }))
 }
 
@@ -166,7 +164,7 @@ fn take_filter(query: &mut Query, caller: &Caller, now: DateTime<Utc>) -> Filter
     }
 }
 
-/// The time by which the last delivery came for what is stalled for so long.
+/// The time after which no delivery was received for calls that are stalled for so long.
 fn read_stalled_for(stalled_for: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
     humantime::parse_duration(stalled_for)
         .ok()
@@ -176,43 +174,26 @@ fn read_stalled_for(stalled_for: &str, now: DateTime<Utc>) -> Result<DateTime<Ut
         .ok_or_else(|| "must be a duration such as 90s, 15m or 2h".to_owned())
 }
 
-fn write_progress(beginning: &Beginning, Place { first_event_at, key }: &Place) -> String {
-    let Beginning { at, next, running } = beginning;
-    let count = u8::try_from(running.len()).expect("there are at most MAX_RUNNING");
-    let running: Vec<u8> = running.iter().flat_map(|it| it.to_be_bytes()).collect();
-    // Identifiers hold no control characters.
-    let key = format!("{}\n{}", key.call_id, key.project_id);
+/// A cursor is when the list started and the position of the last call on the page.
+fn write_list_cursor(start: ListStart, last: ListPosition) -> String {
     write_cursor(&[
-        &[FORM],
-        &write_time(*at),
-        &next.to_be_bytes(),
-        &[count],
-        &running,
-        &write_time(*first_event_at),
-        key.as_bytes(),
+        &write_time(start.at),
+        &start.feed_position.to_be_bytes(),
+        &write_time(last.first_event_at),
+        &last.id.to_be_bytes(),
     ])
 }
 
-/// When the list was begun, and the last place that was shown.
-fn read_progress(cursor: &str) -> Result<(Beginning, Place), String> {
-    read_long_cursor(cursor, |bytes| {
-        let rest = bytes.strip_prefix(&[FORM])?;
-        let (at, rest) = rest.split_first_chunk::<8>()?;
-        let (next, rest) = rest.split_first_chunk::<8>()?;
-        let (&count, rest) = rest.split_first()?;
-        let (running, rest) = rest.split_at_checked(8 * usize::from(count))?;
-        let (first_event_at, key) = rest.split_first_chunk::<8>()?;
-        let (call_id, project_id) = str::from_utf8(key).ok()?.split_once('\n')?;
-        let key = CallKey {
-            call_id: CallId::new(call_id).ok()?,
-            project_id: ProjectId::new(project_id).ok()?,
+/// When the list started, and the position of the last call on the page before.
+fn read_list_cursor(cursor: &str) -> Result<(ListStart, ListPosition), String> {
+    read_cursor(cursor, |bytes: [u8; 32]| {
+        let ([at, feed_position, first_event_at, id], []) = bytes.as_chunks::<8>() else {
+            return None;
         };
-        let beginning = Beginning {
-            at: read_time(*at)?,
-            next: i64::from_be_bytes(*next),
-            running: running.as_chunks().0.iter().copied().map(i64::from_be_bytes).collect(),
-        };
-        Some((beginning, Place { first_event_at: read_time(*first_event_at)?, key }))
+        let feed_position = i64::from_be_bytes(*feed_position);
+        let start = ListStart { at: read_time(*at)?, feed_position };
+        let id = i64::from_be_bytes(*id);
+        Some((start, ListPosition { first_event_at: read_time(*first_event_at)?, id }))
     })
 }
 
@@ -221,32 +202,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::lists::MAX_RUNNING;
 
     proptest! {
         #[test]
         fn a_cursor_reads_as_it_was_written(
-            begun_at in -62_135_596_800_000_000..253_402_300_799_000_000i64,
-            next: i64,
-            running in prop::collection::vec(any::<i64>(), 0..=usize::from(MAX_RUNNING)),
+            started_at in -62_135_596_800_000_000..253_402_300_799_000_000i64,
+            feed_position: i64,
             at in -62_135_596_800_000_000..253_402_300_799_000_000i64,
-            call_id in "[^\\pC]{1,255}",
-            project_id in "[^\\pC]{1,255}",
+            id: i64,
         ) {
             let time = |at| DateTime::from_timestamp_micros(at).unwrap();
-            let beginning = Beginning { at: time(begun_at), next, running };
-            let key = CallKey {
-                call_id: CallId::new(call_id).unwrap(),
-                project_id: ProjectId::new(project_id).unwrap(),
-            };
-            let after = Place { first_event_at: time(at), key };
-            let cursor = write_progress(&beginning, &after);
-            prop_assert_eq!(read_progress(&cursor), Ok((beginning, after)));
+            let start = ListStart { at: time(started_at), feed_position };
+            let last = ListPosition { first_event_at: time(at), id };
+            prop_assert_eq!(read_list_cursor(&write_list_cursor(start, last)), Ok((start, last)));
         }
 
         #[test]
-        fn anything_else_is_refused(cursor in ".{0,64}") {
-            let _ = read_progress(&cursor);
+        fn any_other_text_is_an_error(cursor in ".{0,64}") {
+            let _ = read_list_cursor(&cursor);
         }
     }
 

@@ -1,12 +1,11 @@
 //! Looks calls up, many with one statement.
 //!
-//! As deliveries are on their way in, so questions for calls are gathered: a
-//! reader takes whatever waits, asks the database once, and answers all of it. A
-//! lone question does not wait for company; under load a question costs a
-//! fraction of a round trip, and no connection of its own.
+//! Lookups are batched like deliveries: a reader takes whatever waits, queries the
+//! database once, and answers all of it. A lone lookup does not wait for others; under
+//! load a lookup costs a fraction of a round trip, and no connection of its own.
 //!
-//! What always holds: what waits is bounded, and so is how long; a call that cannot be read spoils
-//! no other's answer.
+//! What always holds: the number of waiting lookups and their time are bounded; an
+//! invalid row fails the lookups of its call only.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -19,62 +18,63 @@ use tokio::{
 
 use super::Problem;
 use crate::store::{
-    self, Buckets,
-    calls::{StoredCall, Wanted, find},
+    self,
+    calls::{
+        StoredCall,
+        find::{CallQuery, find},
+    },
+    error::Class,
 };
 
-/// How many readers ask side by side: while one waits for the database, another
-/// gathers.
+/// The number of readers: while one waits for the database, another collects lookups.
 const READERS: usize = 2;
 
-/// The most questions in one statement.
+/// The most lookups in one statement.
 const MAX_BATCH: usize = 128;
 
-/// The most questions that wait.
+/// The most lookups that wait.
 pub(super) const MAX_WAITING: usize = 4096;
 
-/// How long the database may take for one statement. What waits behind it waits
-/// as long, so it is better told to come back.
+/// How long the database may take for one statement.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 type Answer = Result<Vec<StoredCall>, Arc<store::Error>>;
 
-/// Where to ask for calls.
+/// The queue of lookups.
 #[derive(Debug, Clone)]
-pub struct Lookup(mpsc::Sender<Question>);
+pub struct Lookup(mpsc::Sender<Request>);
 
 #[derive(Debug)]
-struct Question {
-    wanted: Wanted,
+struct Request {
+    query: CallQuery,
     answer: oneshot::Sender<Answer>,
 }
 
-/// Takes questions from the queue in turn with the others.
+/// Takes lookups from the queue.
 struct Reader {
     pool: PgPool,
-    buckets: Buckets,
-    questions: Arc<Mutex<mpsc::Receiver<Question>>>,
+    requests: Arc<Mutex<mpsc::Receiver<Request>>>,
 }
 
 impl Lookup {
     /// Starts the readers. They end when every [`Lookup`] is gone.
     #[must_use]
-    pub fn start(pool: &PgPool, buckets: Buckets) -> Self {
-        let (sender, questions) = mpsc::channel(MAX_WAITING);
-        let questions = Arc::new(Mutex::new(questions));
+    pub fn start(pool: &PgPool) -> Self {
+        let (sender, requests) = mpsc::channel(MAX_WAITING);
+        let requests = Arc::new(Mutex::new(requests));
         for _ in 0..READERS {
-            let questions = Arc::clone(&questions);
-            tokio::spawn(Reader { pool: pool.clone(), buckets, questions }.run());
+            let requests = Arc::clone(&requests);
+            tokio::spawn(Reader { pool: pool.clone(), requests }.run());
         }
         Self(sender)
     }
 
-    /// The calls that are wanted, in the order of their projects.
-    pub(super) async fn find(&self, wanted: Wanted) -> Result<Vec<StoredCall>, Problem> {
+    /// The calls of a query, in the order of projects.
+    pub(super) async fn find(&self, query: CallQuery) -> Result<Vec<StoredCall>, Problem> {
         let (answer, found) = oneshot::channel();
         self.0
-            .try_send(Question { wanted, answer })
-            .map_err(|_| Problem::unavailable("More is waiting than can be held.", None))?;
+            .try_send(Request { query, answer })
+            .map_err(|_| Problem::unavailable("The queue of lookups is full.", None))?;
         match found.await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err((&*error).into()),
@@ -86,37 +86,37 @@ impl Lookup {
 impl Reader {
     async fn run(self) {
         let mut gathered = Vec::with_capacity(MAX_BATCH);
-        // Whoever waits for the first question holds the queue; the others wait for it.
-        while self.questions.lock().await.recv_many(&mut gathered, MAX_BATCH).await > 0 {
+        // One reader holds the queue while it waits; the others wait for it.
+        while self.requests.lock().await.recv_many(&mut gathered, MAX_BATCH).await > 0 {
             let answered = AssertUnwindSafe(self.answer(std::mem::take(&mut gathered)));
-            // A mistake of ours ends these questions, not the reader; the log tells of it.
+            // A panic fails these lookups, not the reader; it is in the log.
             let _ = answered.catch_unwind().await;
         }
     }
 
-    async fn answer(&self, mut questions: Vec<Question>) {
-        // Who asked may have gone.
-        questions.retain(|question| !question.answer.is_closed());
-        let wanted: Vec<&Wanted> = questions.iter().map(|question| &question.wanted).collect();
-        let found = timeout(DEADLINE, find(&self.pool, self.buckets, &wanted))
+    async fn answer(&self, mut requests: Vec<Request>) {
+        // Some clients may have disconnected.
+        requests.retain(|request| !request.answer.is_closed());
+        let queries: Vec<&CallQuery> = requests.iter().map(|request| &request.query).collect();
+        let found = timeout(DEADLINE, find(&self.pool, &queries))
             .await
-            .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()));
+            .unwrap_or(Err(store::Error::TimedOut(DEADLINE)));
         match found {
             Ok(found) => {
-                for (question, found) in questions.into_iter().zip(found) {
-                    let _ = question.answer.send(Ok(found));
+                for (request, found) in requests.into_iter().zip(found) {
+                    let _ = request.answer.send(Ok(found));
                 }
             }
-            // What is wrong is with one of the calls: each is asked for alone.
-            Err(error) if !error.is_transient() && questions.len() > 1 => {
-                for question in questions {
-                    Box::pin(self.answer(vec![question])).await;
+            // One of the calls is invalid: each is looked up alone.
+            Err(error) if error.class() != Class::Unavailable && requests.len() > 1 => {
+                for request in requests {
+                    Box::pin(self.answer(vec![request])).await;
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for question in questions {
-                    let _ = question.answer.send(Err(Arc::clone(&error)));
+                for request in requests {
+                    let _ = request.answer.send(Err(Arc::clone(&error)));
                 }
             }
         }

@@ -51,11 +51,11 @@ pub(super) fn registry(service: &Service) -> Gathered {
         Box::new(connections.clone()),
         Box::new(build_info()),
     ];
-    collectors.extend(service.ingest.counters().collectors());
+    collectors.extend(service.ingest.metrics().collectors());
     collectors.extend(service.quarantine.collectors());
     collectors.extend(service.edge.collectors());
     collectors.extend(service.streams.collectors());
-    collectors.extend(service.endpoints.borrow().deliveries.collectors());
+    collectors.extend(service.endpoints.borrow().metrics.collectors());
     for collector in collectors {
         registry.register(collector).expect("each name is there once");
     }

@@ -28,8 +28,10 @@
 mod body;
 pub mod caller;
 mod calls;
+pub mod delivery_metrics;
 mod docs;
 pub mod edge;
+pub mod endpoints;
 mod health;
 mod history;
 pub mod keyring;
@@ -45,7 +47,6 @@ pub mod reports;
 mod state_machine;
 pub mod stream;
 mod tag;
-pub mod tally;
 pub mod webhooks;
 
 use std::{any::Any, sync::Arc};
@@ -65,23 +66,20 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     clock::Clock,
     ingest::{Ingest, Quarantine},
-    store::Buckets,
 };
 pub use edge::Edge;
+use endpoints::Endpoints;
 pub use keyring::Keyring;
 pub use lookup::Lookup;
 pub use problem::Problem;
 pub use reports::Reports;
 pub use stream::Streams;
-use webhooks::Endpoints;
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
 pub struct Service {
     /// Reads from the database.
     pub pool: PgPool,
-    /// How many buckets the database has.
-    pub buckets: Buckets,
     /// The way in for deliveries.
     pub ingest: Ingest,
     /// Where deliveries go that cannot be understood.
@@ -136,7 +134,7 @@ type Shared = Arc<Service>;
 /// All routes.
 pub fn router(service: Service) -> Router {
     let service = Arc::new(service);
-    let webhook = any(webhooks::take);
+    let webhook = any(webhooks::receive);
     // A delivery proves where it comes from in its own way; the others tell
     // nothing of calls.
     let open = Router::new()

@@ -12,7 +12,11 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{call::ProjectId, ingest::Refused, store};
+use crate::{
+    call::ProjectId,
+    ingest::IngestError,
+    store::{self, error::Class},
+};
 
 /// How long a client should wait before it asks again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -213,7 +217,7 @@ impl From<store::Error> for Problem {
 
 impl From<&store::Error> for Problem {
     fn from(error: &store::Error) -> Self {
-        if error.is_transient() {
+        if matches!(error.class(), Class::Unavailable | Class::RolledBack | Class::Locked) {
             Self::unavailable("The database is away.", Some(error.to_string()))
         } else {
             Self::internal(error.to_string())
@@ -221,20 +225,20 @@ impl From<&store::Error> for Problem {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        let cause = Some(refused.to_string());
-        match refused {
-            Refused::Full => Self::unavailable("More is waiting than can be held.", cause),
-            Refused::Stopping => Self::unavailable("The service is stopping.", cause),
-            Refused::Away(_) => Self::unavailable("The database is away.", cause),
-            Refused::Locked => {
-                Self::unavailable("Somebody has locked the call in the database.", cause)
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        let cause = Some(error.to_string());
+        match error {
+            IngestError::QueueFull => Self::unavailable("The queue of deliveries is full.", cause),
+            IngestError::Stopping => Self::unavailable("The service is stopping.", cause),
+            IngestError::Unavailable(_) => Self::unavailable("The database is away.", cause),
+            IngestError::CallLocked => {
+                Self::unavailable("The call is locked in the database.", cause)
             }
-            Refused::Unstorable(_) => {
+            IngestError::InvalidValue(_) => {
                 Self { cause, ..Self::unusable_delivery("The database cannot store it.") }
             }
-            Refused::Undecided(why) | Refused::Broken(why) => Self::internal(why),
+            IngestError::ProgramError(why) | IngestError::StoreError(why) => Self::internal(why),
         }
     }
 }

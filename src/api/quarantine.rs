@@ -28,10 +28,10 @@ use super::{
     },
     page::{Paging, cut, read_cursor, read_limit, read_time, write_cursor, write_time},
     query::{Query, parameter},
-    webhooks::Taken,
+    webhooks::DeliveryResult,
 };
 use crate::{
-    ingest::quarantine::Stays,
+    ingest::quarantine::ReplayError,
     store::quarantine::{Entry, Place, WholeEntry, by_id, newest},
 };
 
@@ -223,8 +223,8 @@ pub(super) async fn show(
     tag = "quarantine",
     params(EntryIdInPath),
     responses(
-        (status = 200, description = "What became of the delivery.", body = Taken,
-         example = json!(example(include_str!("openapi/examples/taken.json")))),
+        (status = 200, description = "The event is committed, and the entry is gone.", body = DeliveryResult,
+         example = json!(example(include_str!("openapi/examples/delivery_result.json")))),
         NoSuchEntry,
         Stayed,
     ),
@@ -235,25 +235,23 @@ pub(super) async fn replay(
     State(service): State<Shared>,
     EntryIdInPath(id): EntryIdInPath,
     uri: Uri,
-) -> Result<Json<Taken>, Problem> {
+) -> Result<Json<DeliveryResult>, Problem> {
     Query::of(&uri).finish()?;
     let endpoints = service.endpoints.borrow().clone();
-    let replayed = service.quarantine.replay(
-        id,
-        &service.ingest,
-        endpoints.provider_utc_offset,
-        |endpoint, project_id| endpoints.admit(endpoint, project_id),
-    );
+    let replayed =
+        service.quarantine.replay(id, &service.ingest, |name| endpoints.for_replay(name), None);
     match replayed.await {
         Ok((key, recorded)) => {
             tracing::info!(%id, "a delivery in quarantine was taken in");
-            Ok(Json(Taken::new(key, recorded)))
+            Ok(Json(DeliveryResult::new(key, recorded)))
         }
-        Err(Stays::Unknown) => Err(no_such_entry(id)),
-        Err(Stays::Unreadable(why)) => Err(Problem::unusable_delivery(why.to_string())),
-        Err(Stays::NotTaken(why)) => Err(Problem::project_refused(why.to_string())),
-        Err(Stays::Refused(refused)) => Err(refused.into()),
-        Err(Stays::Store(error)) => Err(error.into()),
+        Err(ReplayError::NotFound) => Err(no_such_entry(id)),
+        Err(error @ (ReplayError::Unreadable(_) | ReplayError::Undecodable(_))) => {
+            Err(Problem::unusable_delivery(error.to_string()))
+        }
+        Err(ReplayError::NotAccepted(why)) => Err(Problem::project_refused(why.to_string())),
+        Err(ReplayError::Ingest(refused)) => Err(refused.into()),
+        Err(ReplayError::Store(error)) => Err(error.into()),
     }
 }
 

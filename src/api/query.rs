@@ -24,7 +24,10 @@ use utoipa::{
 };
 
 use super::Problem;
-use crate::call::{CallId, ProjectId, Status, UnknownName};
+use crate::{
+    call::{CallId, ProjectId, Status, UnknownName},
+    recho::identifier::project_id,
+};
 
 /// The parameters that are lists.
 const LISTS: [&str; 2] = ["status", "group_by"];
@@ -95,7 +98,7 @@ impl Query {
 
     /// The parameter `project_id`, if it is given.
     pub(super) fn take_project_id(&mut self) -> Option<ProjectId> {
-        self.take("project_id", |value| ProjectId::new(value).map_err(|why| why.to_string()))
+        self.take("project_id", |value| project_id(value).map_err(|why| why.to_string()))
     }
 
     /// Notes that something is wrong together with what else is asked, to be named with the rest.
@@ -235,6 +238,13 @@ mod tests {
         ] {
             assert!(detail.contains(fault), "{fault} is not in {detail}");
         }
+    }
+
+    #[test]
+    fn a_project_id_that_is_a_uuid_is_read_in_any_case() {
+        let mut query = query("project_id=3C9ACFB1-C6B7-4BBC-B6C3-628AF54D56C1");
+        let read = query.take_project_id().unwrap();
+        assert_eq!(read.as_str(), "3c9acfb1-c6b7-4bbc-b6c3-628af54d56c1");
     }
 
     #[test]

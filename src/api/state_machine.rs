@@ -31,6 +31,7 @@ fn beginnings() -> Machine {
     machine.events.truncate(2);
     machine.dispositions.truncate(2);
     machine.relations.truncate(2);
+    machine.orders.truncate(2);
     machine.transitions.truncate(2);
     machine
 }

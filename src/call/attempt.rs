@@ -7,69 +7,120 @@ use serde::{Deserialize, Serialize};
 
 use super::{event::Event, id::CallSid, status::Status};
 
-/// One dial of an outbound call, or the one of an inbound call.
+/// One dial of an outbound call, or the only attempt of an inbound call.
 ///
-/// Serialized as the store keeps it.
+/// The store keeps it as JSON in this form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
-    /// Its place among the call's attempts, from 1.
+    /// Its number within the call, from 1.
     pub number: u32,
-    /// The telephony provider's id of it: the first that came for it.
+    /// The telephony provider's id: the first `call_sid` of its events.
     pub call_sid: Option<CallSid>,
-    /// The status of highest rank that its events said.
+    /// The status of the highest rank among its events, without an ERROR that
+    /// the call went on from.
     pub status: Status,
-    /// Every status that its events said.
+    /// Every status that its events report.
     pub statuses: BTreeSet<Status>,
     /// When its first event happened.
     pub started_at: DateTime<Utc>,
-    /// When the event happened that gave it its ended status, if it has ended.
+    /// When the event happened that gave it its ended status. If it has none:
+    /// when the next attempt began, or `None` if there is no next one.
     pub ended_at: Option<DateTime<Utc>>,
+    /// Whether `ended_at` is the time of receipt, because the time by the
+    /// provider's clock is unknown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_end_by_receipt: bool,
 }
 
 impl Attempt {
-    /// Opens an attempt with its first event, whose status must be one of an
+    /// Opens an attempt with its first event, whose status must belong to an
     /// attempt.
     pub(super) fn open(number: u32, event: &Event) -> Self {
         let status = event.status();
-        assert!(status.is_of_attempt(), "{status} cannot open an attempt");
-        Self {
+        assert!(status.belongs_to_attempt(), "{status} cannot open an attempt");
+        let mut attempt = Self {
             number,
             call_sid: event.call_sid.clone(),
             status,
             statuses: BTreeSet::from([status]),
             started_at: event.effective_at(),
-            ended_at: status.ends_attempt().then(|| event.effective_at()),
+            ended_at: None,
+            is_end_by_receipt: false,
+        };
+        if status.ends_attempt() {
+            attempt.end_with(event);
         }
+        attempt
     }
 
     /// Counts a further event for the attempt.
-    pub(super) fn take(&mut self, event: &Event) {
+    pub(super) fn add(&mut self, event: &Event) {
         let status = event.status();
-        assert!(status.is_of_attempt(), "{status} belongs to no attempt");
+        assert!(status.belongs_to_attempt(), "{status} belongs to no attempt");
         self.statuses.insert(status);
         if status.rank() > self.status.rank() {
             self.status = status;
-            self.ended_at = status.ends_attempt().then(|| event.effective_at());
+            if status.ends_attempt() {
+                self.end_with(event);
+            }
         }
         if self.call_sid.is_none() {
             self.call_sid.clone_from(&event.call_sid);
         }
     }
 
-    /// Whether the attempt, having ended, cannot hold an event that says
-    /// `status`, so that this must be of the next dial.
+    /// Ends an attempt that has no ended status, because this event opens the
+    /// next one.
+    pub(super) fn end_before(&mut self, next: &Event) {
+        if !self.status.ends_attempt() {
+            self.end_with(next);
+        }
+    }
+
+    /// Leaves its ERROR out, because the call went on from it.
+    pub(super) fn leave_error_out(&mut self) {
+        if self.status != Status::Error {
+            return;
+        }
+        // ERROR was the highest rank, so the others are live statuses, and no
+        // two live statuses of one direction have the same rank.
+        let others = self.statuses.iter().copied().filter(|status| *status != Status::Error);
+        if let Some(highest) = others.max_by_key(|status| status.rank()) {
+            self.status = highest;
+            self.ended_at = None;
+            self.is_end_by_receipt = false;
+        }
+    }
+
+    fn end_with(&mut self, event: &Event) {
+        self.ended_at = Some(event.effective_at());
+        self.is_end_by_receipt = event.occurred_at.is_none();
+    }
+
+    /// Whether the attempt has ended without an answer and cannot hold the
+    /// event, so that the event belongs to the next dial.
     ///
-    /// A phase seen twice can only be the next dial, and so can a second
-    /// outcome; a phase that was skipped is late.
-    pub(super) fn is_over_for(&self, status: Status) -> bool {
-        let unanswered = Status::Busy.rank();
-        let ended = self.status == Status::Error || self.status.rank() == unanswered;
-        let phase_seen_twice =
-            matches!(status, Status::Pending | Status::Requested | Status::Calling)
-                && self.statuses.contains(&status);
-        let second_outcome = self.status.rank() == unanswered
-            && (status.rank() == unanswered || status == Status::Completed);
-        ended && (phase_seen_twice || second_outcome)
+    /// An attempt passes PENDING, REQUESTED and CALLING once each, and has one
+    /// outcome. A status that it skipped may still arrive late.
+    pub(super) fn cannot_hold(&self, event: &Event) -> bool {
+        let status = event.status();
+        let no_answer = Status::Busy.rank();
+        let has_no_answer = self.status.rank() == no_answer;
+        let has_ended = self.status == Status::Error || has_no_answer;
+        let is_dialed_again = status.spec().starts_dial && self.statuses.contains(&status);
+        let is_second_outcome = has_no_answer
+            && (status.rank() == no_answer || status == Status::Completed)
+            && !self.is_ended_by_same(event);
+        has_ended && (is_dialed_again || is_second_outcome)
+    }
+
+    /// Whether the event has the status and the known time of the event that
+    /// ended the attempt: the provider rendered a retry again.
+    fn is_ended_by_same(&self, event: &Event) -> bool {
+        self.status == event.status()
+            && !self.is_end_by_receipt
+            && event.occurred_at.is_some()
+            && event.occurred_at == self.ended_at
     }
 }

@@ -1,8 +1,8 @@
-//! What names a project, a call, a dial and a client.
+//! The ids of a project, a call, a dial and a client.
 //!
-//! Each is text that cannot be wrong: 1 to [`MAX_CHARS`] characters, none of
-//! them a control character. So each fits an index of Postgres, never holds
-//! NUL, and may be joined with a control character without becoming ambiguous.
+//! Each is valid text: 1 to [`MAX_CHARS`] characters, none of them a control
+//! character. So each fits an index of Postgres, holds no NUL, and can be joined
+//! with a control character unambiguously.
 
 use std::fmt;
 
@@ -25,11 +25,11 @@ pub enum InvalidIdentifier {
     ControlCharacter,
 }
 
-/// Whether a text keeps the rule of identifiers.
+/// Checks that a text is a valid identifier.
 ///
 /// # Errors
 ///
-/// Where it is empty, too long, or holds a control character.
+/// Fails if it is empty, too long, or holds a control character.
 pub fn check(text: &str) -> Result<(), InvalidIdentifier> {
     if text.is_empty() {
         Err(InvalidIdentifier::Empty)
@@ -50,11 +50,11 @@ macro_rules! identifier {
         pub struct $name(String);
 
         impl $name {
-            /// Takes a text for an identifier.
+            /// Makes an identifier of a text.
             ///
             /// # Errors
             ///
-            /// Where it is empty, too long, or holds a control character.
+            /// Fails if it is empty, too long, or holds a control character.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
                 let text = text.into();
                 check(&text)?;
@@ -95,7 +95,7 @@ identifier! {
     ProjectId
 }
 identifier! {
-    /// The provider's name of a call, unique within its project only.
+    /// The provider's id of a call, unique within its project only.
     CallId
 }
 identifier! {
@@ -108,18 +108,18 @@ identifier! {
 }
 
 impl ProjectId {
-    /// The project of a delivery that names none.
+    /// The project of a delivery without a project id.
     #[must_use]
     pub fn unnamed() -> Self {
         Self("default".to_owned())
     }
 }
 
-/// What names one call among all calls. Ordered as the store orders it: by
-/// call, then by project, both by their bytes.
+/// The key of a call. Ordered as in the store: by call, then by project, both by
+/// their bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallKey {
-    /// The call within its project.
+    /// The id of the call within its project.
     pub call_id: CallId,
     /// The project.
     pub project_id: ProjectId,

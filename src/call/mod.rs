@@ -1,29 +1,36 @@
-//! The domain: what a call is, and how its events make it.
+//! The domain: what a call is, and how its events determine it.
 //!
-//! Everything here is pure: no I/O, no clock, no randomness, and no other room
-//! of the crate. A call is a function of the *set* of its events: [`fold`]
-//! sorts them and applies one after the other, and [`Call::apply`] adds one
-//! that sorts last. Both use the one table in [`mod@transition`].
+//! Everything here is pure: no I/O, no clock, no randomness, and no other module
+//! of the crate. A call is a function of the *set* of its events: [`fold()`]
+//! sorts them and applies one after the other. [`Call::apply`] adds one event
+//! to a stored call where that gives the same result.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | [`status`] | the statuses, their ranks and kinds, the directions |
-//! | [`event`] | the 18 event types, an event, the order of events |
+//! | [`status`] | the table of statuses, their ranks and kinds, the directions |
+//! | [`event_type`] | the table of the 18 event types |
+//! | [`event`] | an event, a delivery, the order of events |
 //! | [`mod@transition`] | **the state machine's table**: status × event → disposition |
 //! | [`attempt`] | one dial of a call |
-//! | [`state`] | the call, and one step of the fold |
+//! | [`state`] | the call: its fields and how an event changes them |
+//! | `facts` | what the table needs beside the two statuses |
+//! | [`mod@fold`] | the fold of all events, and its single step |
+//! | [`reason`] | why an event had its disposition, as a code |
 //! | [`machine`] | the table as text, Mermaid, DOT and JSON |
-//! | [`id`] | what names a project, a call, a dial, a client |
+//! | [`id`] | the ids of a project, a call, a dial, a client |
 //!
 //! Deliberately absent: where events come from, how they are stored, and any
 //! notion of "now".
 
 pub mod attempt;
 pub mod event;
+pub mod event_type;
+mod facts;
+pub mod fold;
 pub mod id;
 pub mod machine;
 mod name;
-mod reason;
+pub mod reason;
 pub mod state;
 pub mod status;
 pub mod transition;
@@ -33,11 +40,14 @@ mod tests;
 
 pub use attempt::Attempt;
 pub use event::{
-    CallError, Delivery, Event, EventType, Fingerprint, KnownEvent, Position, Receipts, event_id,
+    CallError, Delivery, Event, Fingerprint, Position, Receipts, TimeProblem, event_id,
 };
+pub use event_type::{EventType, EventTypeSpec, KnownEvent};
+pub use fold::fold;
 pub use id::{CallId, CallKey, CallSid, ClientId, InvalidIdentifier, ProjectId};
 pub use name::UnknownName;
 pub(crate) use name::named;
-pub use state::{Call, Outcome, fold};
-pub use status::{Direction, Kind, Rank, Status};
-pub use transition::{Disposition, Relation, transition};
+pub use reason::{Reason, ReasonCode};
+pub use state::{Call, Outcome};
+pub use status::{Direction, Kind, Rank, Status, StatusSpec};
+pub use transition::{Disposition, Facts, Order, Relation, transition};

@@ -1,19 +1,19 @@
 //! Enums whose values have one name each, the same in JSON, SQL and Rust.
 
-/// A name that is none of the names of its kind.
+/// A name that no value of the kind has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is no {kind}; must be one of {}", .known.join(", "))]
 pub struct UnknownName {
-    /// What the name was taken for, such as `status`.
+    /// The kind of name that was expected, such as `status`.
     pub kind: &'static str,
-    /// The name as it was found.
+    /// The unknown name.
     pub name: String,
-    /// The names that there are.
+    /// The names of the kind.
     pub known: &'static [&'static str],
 }
 
-/// Gives an enum its names: `ALL`, `as_str`, `Display`, `FromStr`, and serde by
-/// name, all from one list.
+/// Defines an enum with a name per value: `ALL`, `as_str`, `Display`, `FromStr` and
+/// serde by name, all from one list.
 macro_rules! named {
     (
         $(#[$enum_meta:meta])*

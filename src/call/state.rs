@@ -1,9 +1,4 @@
-//! The call: a fold of its events.
-//!
-//! [`fold`] makes a call of all its events. [`Call::apply`] is one step of it,
-//! and may be used alone where the event sorts after all that the call has
-//! ([`Call::is_before`]). Stepwise and at once give the same call; the property
-//! tests hold them to it.
+//! The call: its fields, and how an event changes them.
 
 use std::collections::BTreeMap;
 
@@ -12,82 +7,75 @@ use chrono::{DateTime, Utc};
 use super::{
     attempt::Attempt,
     event::{Event, Position},
+    fold::Fold,
     id::{CallSid, ClientId},
-    reason::reason,
+    reason::Reason,
     status::{Direction, Status},
-    transition::{Disposition, Relation, transition},
+    transition::{Disposition, Relation},
 };
 
-/// What is known of a call after some of its events, at least one.
+/// The state of a call after some of its events, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Who dialled; `None` while only unrecognized events have come.
+    /// Which side dialed; `None` before the first known event.
     pub direction: Option<Direction>,
-    /// Where the call stands.
+    /// The status.
     pub status: Status,
     /// Its dials, in order.
     pub attempts: Vec<Attempt>,
-    /// The party, as the last event that names one has it.
+    /// The party: that of the last event that has one.
     pub client_id: Option<ClientId>,
-    /// The provider's own status, as the last event that has one says.
+    /// The provider's own status: that of the last event that has one.
     pub provider_status: Option<String>,
-    /// Whether any event carried errors.
+    /// Whether any event carried errors or is of type ERROR.
     pub has_errors: bool,
     /// How many events it has.
     pub event_count: u32,
-    /// How many of them are forced, conflicting or unrecognized.
+    /// How many of them are forced or conflicting.
     pub anomaly_count: u32,
-    /// Microseconds spent in each status, open stays not counted.
+    /// Microseconds spent in each status, without the present one.
     pub microseconds_in_status: BTreeMap<Status, i64>,
-    /// When the event happened that last changed the status.
+    /// When the event happened that gave it its status; `None` before the first
+    /// known event.
     pub status_since: Option<DateTime<Utc>>,
+    /// Whether `status_since` is the event's `occurred_at`, not its receipt.
+    pub is_status_since_reported: bool,
     /// When its first event happened.
     pub first_event_at: DateTime<Utc>,
-    /// When the event happened that brought the present terminal status.
-    pub ended_at: Option<DateTime<Utc>>,
     /// When the newest of its events was received.
     pub updated_at: DateTime<Utc>,
-    /// Where its last event stands; its time is `last_event_at`.
+    /// The position of its last event; its time is `last_event_at`.
     pub last: Position,
 }
 
 /// What one event did to its call, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// What the machine did with it.
+    /// What the state machine did with it.
     pub disposition: Disposition,
-    /// The status that it took the call out of; `None` where it changed nothing
-    /// or the call began with it.
+    /// The status that the call left; `None` if the status stayed or the call
+    /// began with this event.
     pub from_status: Option<Status>,
-    /// The status that it took the call to; `None` where it changed nothing.
+    /// The status that the call entered; `None` if the status stayed.
     pub to_status: Option<Status>,
     /// The number of the attempt that it counts for.
     pub attempt: Option<u32>,
-    /// One plain sentence that says why.
-    pub reason: String,
-}
-
-/// Makes a call of its events, which may come in any order but must be
-/// distinct, and tells what each did. The outcomes are in the order of
-/// `events`, which are sorted on the way. `None` where there are no events.
-#[must_use]
-pub fn fold(events: &mut [&Event]) -> Option<(Call, Vec<Outcome>)> {
-    events.sort_by_key(|event| event.position());
-    let (first, rest) = events.split_first()?;
-    let (mut call, outcome) = Call::begin(first);
-    let mut outcomes = Vec::with_capacity(1 + rest.len());
-    outcomes.push(outcome);
-    for event in rest {
-        outcomes.push(call.apply(event));
-    }
-    Some((call, outcomes))
+    /// Why.
+    pub reason: Reason,
 }
 
 impl Call {
     /// Begins a call with its first event.
     #[must_use]
     pub fn begin(event: &Event) -> (Self, Outcome) {
-        let mut call = Self {
+        let mut call = Self::before(event);
+        let outcome = Fold::default().step(&mut call, event);
+        (call, outcome)
+    }
+
+    /// A call without events, which this one is about to begin.
+    pub(super) fn before(first: &Event) -> Self {
+        Self {
             direction: None,
             status: Status::Unknown,
             attempts: Vec::new(),
@@ -98,29 +86,36 @@ impl Call {
             anomaly_count: 0,
             microseconds_in_status: BTreeMap::new(),
             status_since: None,
-            first_event_at: event.effective_at(),
-            ended_at: None,
-            updated_at: event.received_at,
-            last: event.position(),
-        };
-        let outcome = call.step(event);
-        (call, outcome)
+            is_status_since_reported: false,
+            first_event_at: first.effective_at(),
+            updated_at: first.received_at,
+            last: first.position(),
+        }
     }
 
-    /// Whether an event at this position sorts after all that the call has.
+    /// Whether [`apply`](Self::apply) gives the same as a fold of all events.
+    ///
+    /// False where the event does not sort last, and in a call in ERROR where
+    /// the event is of the current attempt: it may show that the call went on,
+    /// which changes the dispositions of earlier events.
     #[must_use]
-    pub fn is_before(&self, position: Position) -> bool {
-        self.last < position
+    pub fn can_apply(&self, event: &Event) -> bool {
+        let sorts_last = self.last < event.position();
+        let may_go_on = self.status == Status::Error
+            && event.event_type.known().is_some()
+            && matches!(self.relation(event), Relation::Current | Relation::Foreign);
+        sorts_last && !may_go_on
     }
 
-    /// Applies an event that sorts after all that the call has.
+    /// Applies an event to the stored call.
     ///
     /// # Panics
     ///
-    /// Where it does not sort so: then the call must be folded again.
+    /// Panics unless [`can_apply`](Self::can_apply) is true: then the call must
+    /// be folded again from all its events.
     pub fn apply(&mut self, event: &Event) -> Outcome {
-        assert!(self.is_before(event.position()), "the event does not sort last");
-        self.step(event)
+        assert!(self.can_apply(event), "the event cannot be applied; fold the call again");
+        Fold::default().step(self, event)
     }
 
     /// When its last event happened.
@@ -129,29 +124,35 @@ impl Call {
         self.last.effective_at
     }
 
-    /// The id of the current dial.
+    /// When the event happened that gave the call its terminal status; `None`
+    /// while the call is live.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<DateTime<Utc>> {
+        self.status_since.filter(|_| self.status.is_terminal())
+    }
+
+    /// The `call_sid` of the current attempt.
     #[must_use]
     pub fn call_sid(&self) -> Option<&CallSid> {
         self.attempts.last()?.call_sid.as_ref()
     }
 
-    fn step(&mut self, event: &Event) -> Outcome {
-        let (relation, earlier) = self.relation(event);
-        let disposition = transition(self.status, event.status(), relation);
-        let number = earlier.map(|index| self.attempts[index].number);
-        let reason = reason(self, event, relation, number, disposition);
-        let attempt = self.count_for_attempt(event, relation, earlier, disposition);
-        let (from_status, to_status) = if disposition.changes_status() {
-            let from = (self.event_count > 0).then_some(self.status);
-            self.enter(event);
-            (from, Some(self.status))
-        } else {
-            (None, None)
-        };
+    /// The number of the current attempt, 0 before the first.
+    pub(super) fn attempt_number(&self) -> u32 {
+        self.attempts.last().map_or(0, |attempt| attempt.number)
+    }
 
+    /// When the event happened that gave the call its status, by the provider's
+    /// clock.
+    pub(super) fn status_since_reported(&self) -> Option<DateTime<Utc>> {
+        self.status_since.filter(|_| self.is_status_since_reported)
+    }
+
+    /// Collects what every event adds, whatever its disposition.
+    pub(super) fn collect(&mut self, event: &Event, disposition: Disposition) {
         self.event_count += 1;
         self.anomaly_count += u32::from(disposition.is_anomaly());
-        self.has_errors |= event.has_errors;
+        self.has_errors |= event.reports_errors();
         if event.client_id.is_some() {
             self.client_id.clone_from(&event.client_id);
         }
@@ -160,47 +161,25 @@ impl Call {
         }
         self.updated_at = self.updated_at.max(event.received_at);
         self.last = event.position();
-
-        Outcome { disposition, from_status, to_status, attempt, reason }
     }
 
-    /// How the event relates to the attempts, and which earlier one it names.
-    pub(super) fn relation(&self, event: &Event) -> (Relation, Option<usize>) {
-        if let (Some(of_event), Some(of_call)) = (event.event_type.direction(), self.direction)
-            && of_event != of_call
-        {
-            return (Relation::Opposite, None);
+    /// Enters the status that the event reports.
+    pub(super) fn enter(&mut self, event: &Event) {
+        let at = event.effective_at();
+        if let Some(since) = self.status_since {
+            let time = (at - since).num_microseconds().unwrap_or(i64::MAX);
+            let total = self.microseconds_in_status.entry(self.status).or_default();
+            *total = total.saturating_add(time);
         }
-        let Some((current, earlier)) = self.attempts.split_last() else {
-            return (Relation::Current, None);
-        };
-        if let Some(sid) = &event.call_sid
-            && let Some(index) = earlier.iter().position(|it| it.call_sid.as_ref() == Some(sid))
-        {
-            return (Relation::Earlier, Some(index));
-        }
-        let other_dial = matches!(
-            (&event.call_sid, &current.call_sid),
-            (Some(of_event), Some(of_attempt)) if of_event != of_attempt
-        );
-        let may_redial = event.event_type.direction() == Some(Direction::Outbound)
-            && event.status().is_of_attempt()
-            && !self.status.is_final();
-        let dials_known = event.call_sid.is_some() && current.call_sid.is_some();
-        let opens_next = other_dial || (!dials_known && current.is_over_for(event.status()));
-        let relation = if may_redial && opens_next {
-            Relation::Next
-        } else if other_dial {
-            Relation::Foreign
-        } else {
-            Relation::Current
-        };
-        (relation, None)
+        self.direction = self.direction.or_else(|| event.event_type.direction());
+        self.status = event.status();
+        self.status_since = Some(at);
+        self.is_status_since_reported = event.occurred_at.is_some();
     }
 
-    /// Lets the attempt take the event that it is of, opening one where it is
-    /// the first of its dial; gives the attempt's number.
-    fn count_for_attempt(
+    /// Counts the event for the attempt that it belongs to, and opens one if
+    /// the event starts it. Returns the attempt's number.
+    pub(super) fn count_for_attempt(
         &mut self,
         event: &Event,
         relation: Relation,
@@ -213,48 +192,40 @@ impl Call {
             | Disposition::Forced
             | Disposition::Redialed
             | Disposition::Repeated
-            | Disposition::Late => {}
+            | Disposition::Late
+            | Disposition::Nonfatal => {}
         }
-        if !event.status().is_of_attempt() {
+        if !event.status().belongs_to_attempt() {
             return None;
         }
-        let ended = self.status.is_final();
-        let index = match relation {
-            Relation::Earlier => earlier,
-            Relation::Next => None,
-            Relation::Current => self.attempts.len().checked_sub(1),
-            // In a call that is over, a dial that no attempt has belongs to none.
-            Relation::Foreign if ended => return None,
-            // An inbound call has one attempt, whatever it is called.
-            Relation::Foreign => self.attempts.len().checked_sub(1),
-            Relation::Opposite => return None,
-        };
-        match index {
-            Some(index) => {
-                let attempt = &mut self.attempts[index];
-                attempt.take(event);
-                Some(attempt.number)
-            }
-            None if ended => None,
-            None => {
-                let number = self.attempts.last().map_or(1, |last| last.number + 1);
-                self.attempts.push(Attempt::open(number, event));
-                Some(number)
-            }
+        let opens = disposition.changes_status()
+            && match relation {
+                Relation::Next => true,
+                Relation::Current => self.attempts.is_empty(),
+                // A dial that went ahead in a final call, with its own call_sid.
+                Relation::Foreign => self.status.is_final(),
+                Relation::Earlier | Relation::Opposite => false,
+            };
+        if opens {
+            return Some(self.open_attempt(event));
         }
+        if earlier.is_none() && self.status.is_final() && self.is_of_no_attempt(event) {
+            return None;
+        }
+        let attempt = match earlier {
+            Some(index) => self.attempts.get_mut(index),
+            None => self.attempts.last_mut(),
+        }?;
+        attempt.add(event);
+        Some(attempt.number)
     }
 
-    /// Takes the status that the event says.
-    fn enter(&mut self, event: &Event) {
-        let at = event.effective_at();
-        if let Some(since) = self.status_since {
-            let stay = (at - since).num_microseconds().unwrap_or(i64::MAX);
-            let total = self.microseconds_in_status.entry(self.status).or_default();
-            *total = total.saturating_add(stay);
+    fn open_attempt(&mut self, event: &Event) -> u32 {
+        let number = self.attempt_number() + 1;
+        if let Some(last) = self.attempts.last_mut() {
+            last.end_before(event);
         }
-        self.direction = self.direction.or_else(|| event.event_type.direction());
-        self.status = event.status();
-        self.status_since = Some(at);
-        self.ended_at = self.status.is_terminal().then_some(at);
+        self.attempts.push(Attempt::open(number, event));
+        number
     }
 }

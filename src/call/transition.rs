@@ -1,34 +1,36 @@
 //! The state machine's table: what an event does to a call.
 //!
 //! [`transition`] is total and pure. It is written out, status by status, with
-//! no catch-all arm: who adds a status is asked by the compiler what each event
-//! does there and what the new one does everywhere. Its whole matrix is a
-//! snapshot test, so that a change shows in review.
+//! no catch-all arm: the compiler asks for every event in a new status and for
+//! a new status everywhere. Its whole matrix is a snapshot test, so that a
+//! change shows in review.
 //!
-//! Two questions are answered before the table is asked, since they need more
-//! of the call than its status: how the event relates to the call's attempts
-//! ([`Relation`]), and which of them takes it (see [`super::state`]).
+//! Some facts need more of the call than its status. They are computed before
+//! ([`Facts`]) and passed in: the relation of the event to the attempts, the
+//! proof that it happened later, and the status that an ERROR interrupted.
 
 use super::{name::named, status::Status};
 
 named! {
-    /// What the machine did with an event.
+    /// What the state machine did with an event.
     pub enum Disposition as "disposition" {
-        /// It took the call a step forward.
+        /// The call took a step forward.
         Advanced = "advanced",
-        /// It took the call where the provider's own description does not
-        /// lead; the provider is the authority, so the call follows.
+        /// The call took a step that the provider does not describe. The
+        /// provider is the authority, so the call follows.
         Forced = "forced",
-        /// It began another attempt.
+        /// Another attempt began.
         Redialed = "redialed",
-        /// It says what the call was already.
+        /// The call had this status already.
         Repeated = "repeated",
         /// The call, or the attempt, was already further.
         Late = "late",
-        /// It contradicts what is known; the call stays.
+        /// The event contradicts the call; the status stays.
         Conflicting = "conflicting",
-        /// Its type is not one of the 18; the call stays.
+        /// The type is not one of the 18; the status stays.
         Unrecognized = "unrecognized",
+        /// An ERROR that changed nothing: a later event shows that the call went on.
+        Nonfatal = "nonfatal",
     }
 }
 
@@ -38,7 +40,11 @@ impl Disposition {
     pub const fn changes_status(self) -> bool {
         match self {
             Self::Advanced | Self::Forced | Self::Redialed => true,
-            Self::Repeated | Self::Late | Self::Conflicting | Self::Unrecognized => false,
+            Self::Repeated
+            | Self::Late
+            | Self::Conflicting
+            | Self::Unrecognized
+            | Self::Nonfatal => false,
         }
     }
 
@@ -46,8 +52,13 @@ impl Disposition {
     #[must_use]
     pub const fn is_anomaly(self) -> bool {
         match self {
-            Self::Forced | Self::Conflicting | Self::Unrecognized => true,
-            Self::Advanced | Self::Redialed | Self::Repeated | Self::Late => false,
+            Self::Forced | Self::Conflicting => true,
+            Self::Advanced
+            | Self::Redialed
+            | Self::Repeated
+            | Self::Late
+            | Self::Unrecognized
+            | Self::Nonfatal => false,
         }
     }
 
@@ -55,13 +66,16 @@ impl Disposition {
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Advanced => "took the call a step forward",
-            Self::Forced => "took the call where the provider's own description does not lead",
-            Self::Redialed => "began another attempt",
-            Self::Repeated => "said what the call was already",
-            Self::Late => "came when the call, or the attempt, was already further",
-            Self::Conflicting => "contradicted what is known; the call stayed",
-            Self::Unrecognized => "is of a type that callstate does not know; the call stayed",
+            Self::Advanced => "the call took a step forward",
+            Self::Forced => "the call took a step that the provider does not describe",
+            Self::Redialed => "another attempt began",
+            Self::Repeated => "the call had this status already",
+            Self::Late => "the call, or the attempt, was already further",
+            Self::Conflicting => "the event contradicts the call; the status stays",
+            Self::Unrecognized => "the type is not one of the 18; the status stays",
+            Self::Nonfatal => {
+                "an ERROR that changed nothing: a later event shows that the call went on"
+            }
         }
     }
 }
@@ -69,13 +83,15 @@ impl Disposition {
 named! {
     /// How an event relates to the attempts of its call.
     pub enum Relation as "relation" {
-        /// It is of the current attempt, or nothing says otherwise.
+        /// It belongs to the current attempt, or nothing indicates another one.
         Current = "current",
         /// Its `call_sid` is that of an attempt before the current one.
         Earlier = "earlier",
-        /// It opens the next attempt.
+        /// It starts another attempt. In a final call this counts only if the
+        /// event happened later.
         Next = "next",
-        /// Its `call_sid` is that of no attempt, and it opens none.
+        /// No attempt has its `call_sid`, and by itself it starts none: another
+        /// leg of the conversation, or an event that no dial starts with.
         Foreign = "foreign",
         /// It is an inbound event of an outbound call, or the reverse.
         Opposite = "opposite",
@@ -87,12 +103,12 @@ impl Relation {
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Current => "of the current attempt, or nothing says otherwise",
+            Self::Current => "of the current attempt, or nothing indicates another one",
             Self::Earlier => "its call_sid is that of an attempt before the current one",
             Self::Next => {
-                "it opens the next attempt: by another call_sid, or as what the ended one cannot hold"
+                "it starts another attempt: another call_sid, or a status that the attempt cannot have again"
             }
-            Self::Foreign => "its call_sid is that of no attempt, and it opens none",
+            Self::Foreign => "no attempt has its call_sid, and by itself it starts none",
             Self::Opposite => {
                 "an inbound event of an outbound call, or the reverse: always conflicting"
             }
@@ -100,17 +116,51 @@ impl Relation {
     }
 }
 
-/// What an event that says `event` does to a call that is in status `call`.
+named! {
+    /// Whether the provider's clock proves that an event happened after the one
+    /// that gave the call its status (after the latest ERROR in a call in ERROR).
+    pub enum Order as "order" {
+        /// One of the two times is unknown, or the event is not later.
+        Unproven = "unproven",
+        /// Both times are known, and the event is later.
+        After = "after",
+    }
+}
+
+impl Order {
+    /// The order explained in one line.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Unproven => "one of the two times is unknown, or the event is not later",
+            Self::After => "it happened after the event that gave the call its status",
+        }
+    }
+}
+
+/// What decides beside the two statuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// How the event relates to the attempts.
+    pub relation: Relation,
+    /// Whether it is proven to have happened later.
+    pub order: Order,
+    /// For a call in ERROR: the status that the ERROR interrupted; `None` if
+    /// the ERROR opened the attempt.
+    pub interrupted: Option<Status>,
+}
+
+/// What an event that reports `event` does to a call in status `call`.
 #[must_use]
-#[expect(clippy::too_many_lines, reason = "the table stands in one place")]
-pub fn transition(call: Status, event: Status, relation: Relation) -> Disposition {
+#[expect(clippy::too_many_lines, reason = "the table is in one place")]
+pub fn transition(call: Status, event: Status, facts: Facts) -> Disposition {
     use Disposition::{Advanced, Conflicting, Forced, Late, Redialed, Repeated, Unrecognized};
     use Status as S;
 
     if event == S::Unknown {
         return Unrecognized;
     }
-    match relation {
+    match facts.relation {
         Relation::Opposite => return Conflicting,
         Relation::Earlier if !call.is_final() => return Late,
         Relation::Next if !call.is_final() => return Redialed,
@@ -193,15 +243,15 @@ pub fn transition(call: Status, event: Status, relation: Relation) -> Dispositio
         },
         S::Error => match event {
             S::Unknown => Unrecognized,
-            S::Pending | S::Requested | S::Connecting | S::Calling | S::Closing => Late,
+            S::Pending | S::Requested | S::Connecting | S::Calling | S::Closing => {
+                match facts.order {
+                    Order::After => out_of_error(event, facts),
+                    Order::Unproven => Late,
+                }
+            }
             S::Error => Repeated,
-            S::NoResponse
-            | S::Busy
-            | S::Unreachable
-            | S::Completed
-            | S::Expired
-            | S::MaxAttemptsReached
-            | S::ConcurrencyLimitExceeded => Advanced,
+            S::NoResponse | S::Busy | S::Unreachable | S::Completed => out_of_error(event, facts),
+            S::Expired | S::MaxAttemptsReached | S::ConcurrencyLimitExceeded => Advanced,
             S::Canceled => Forced,
         },
         S::NoResponse | S::Busy | S::Unreachable => match event {
@@ -213,8 +263,9 @@ pub fn transition(call: Status, event: Status, relation: Relation) -> Dispositio
         },
         S::Completed => match event {
             S::Unknown => Unrecognized,
-            S::Pending | S::Requested | S::Connecting | S::Calling | S::Closing | S::Error => Late,
-            S::NoResponse | S::Busy | S::Unreachable => match relation {
+            S::Pending | S::Requested | S::Calling => dialed_again_or_late(facts),
+            S::Connecting | S::Closing | S::Error => Late,
+            S::NoResponse | S::Busy | S::Unreachable => match facts.relation {
                 Relation::Current => Conflicting,
                 // The outcome of another dial does not contradict that of this one.
                 Relation::Earlier | Relation::Foreign | Relation::Next | Relation::Opposite => Late,
@@ -224,124 +275,70 @@ pub fn transition(call: Status, event: Status, relation: Relation) -> Dispositio
                 Conflicting
             }
         },
-        S::Canceled | S::Expired | S::MaxAttemptsReached | S::ConcurrencyLimitExceeded => {
-            match event {
-                S::Unknown => Unrecognized,
-                S::Pending
-                | S::Requested
-                | S::Connecting
-                | S::Calling
-                | S::Closing
-                | S::Error
-                | S::NoResponse
-                | S::Busy
-                | S::Unreachable
-                | S::Completed => Late,
-                S::Canceled | S::Expired | S::MaxAttemptsReached | S::ConcurrencyLimitExceeded => {
-                    same_or(Conflicting, call, event)
-                }
+        S::Canceled | S::Expired => match event {
+            S::Unknown => Unrecognized,
+            S::Pending | S::Requested => dialed_again_or_late(facts),
+            S::Calling | S::Closing | S::Completed => went_ahead_or_late(facts),
+            S::Connecting | S::Error | S::NoResponse | S::Busy | S::Unreachable => Late,
+            S::Canceled | S::Expired | S::MaxAttemptsReached | S::ConcurrencyLimitExceeded => {
+                same_or(Conflicting, call, event)
             }
+        },
+        S::MaxAttemptsReached | S::ConcurrencyLimitExceeded => match event {
+            S::Unknown => Unrecognized,
+            S::Pending | S::Requested | S::Calling => dialed_again_or_late(facts),
+            S::Connecting
+            | S::Closing
+            | S::Error
+            | S::NoResponse
+            | S::Busy
+            | S::Unreachable
+            | S::Completed => Late,
+            S::Canceled | S::Expired | S::MaxAttemptsReached | S::ConcurrencyLimitExceeded => {
+                same_or(Conflicting, call, event)
+            }
+        },
+    }
+}
+
+/// The call went on from its ERROR. The event is judged in the status that the
+/// ERROR interrupted; it is late there if its rank is lower.
+fn out_of_error(event: Status, facts: Facts) -> Disposition {
+    match facts.interrupted {
+        Some(interrupted) => transition(interrupted, event, Facts { interrupted: None, ..facts }),
+        None => Disposition::Advanced,
+    }
+}
+
+/// In a final call: the provider queued the call again, or used its id again.
+fn dialed_again_or_late(facts: Facts) -> Disposition {
+    match facts.relation {
+        Relation::Next => forced_if_after(facts.order),
+        Relation::Current | Relation::Earlier | Relation::Foreign | Relation::Opposite => {
+            Disposition::Late
         }
     }
 }
 
-/// Between statuses of one rank: said again, or something else.
+/// In a call that was canceled or has expired: the dial went ahead.
+fn went_ahead_or_late(facts: Facts) -> Disposition {
+    match facts.relation {
+        Relation::Current | Relation::Next | Relation::Foreign => forced_if_after(facts.order),
+        Relation::Earlier | Relation::Opposite => Disposition::Late,
+    }
+}
+
+fn forced_if_after(order: Order) -> Disposition {
+    match order {
+        Order::After => Disposition::Forced,
+        Order::Unproven => Disposition::Late,
+    }
+}
+
+/// Between statuses of one rank: the same again, or another one.
 fn same_or(otherwise: Disposition, call: Status, event: Status) -> Disposition {
     if call == event { Disposition::Repeated } else { otherwise }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Write as _;
-
-    use super::*;
-    use crate::call::{Direction, KnownEvent};
-
-    /// Every status × every event type, the unknown one included, for each
-    /// relation between event and attempts.
-    #[test]
-    fn the_whole_matrix_is_as_reviewed() {
-        let short = |name: &str| name.replace('_', "").chars().take(4).collect::<String>();
-        let mut matrix = String::new();
-        for relation in Relation::ALL {
-            write!(matrix, "{:<41}", format!("event of relation {relation}, in a call that is"))
-                .unwrap();
-            for status in Status::ALL {
-                write!(matrix, " {}", short(status.as_str())).unwrap();
-            }
-            let known = KnownEvent::ALL.iter().map(|event| (event.as_str(), event.status()));
-            for (name, says) in known.chain([("(any other)", Status::Unknown)]) {
-                write!(matrix, "\n{name:<41}").unwrap();
-                for status in Status::ALL {
-                    let disposition = transition(*status, says, *relation);
-                    write!(matrix, " {}", short(disposition.as_str())).unwrap();
-                }
-            }
-            matrix.push_str("\n\n");
-        }
-        insta::assert_snapshot!(matrix);
-    }
-
-    /// The table against the same rules in other words: by rank.
-    #[test]
-    fn the_table_follows_the_ranks() {
-        use Disposition::{Advanced, Conflicting, Forced, Late, Repeated};
-
-        for call in Status::ALL.iter().copied() {
-            for event in KnownEvent::ALL.iter().map(|event| event.status()) {
-                let by_rank = if call == event {
-                    Repeated
-                } else if call.is_final() {
-                    let contradicts = event.rank() == Status::Canceled.rank()
-                        || (call == Status::Completed && event.rank() == Status::Busy.rank());
-                    if contradicts { Conflicting } else { Late }
-                } else if event.rank() == call.rank() {
-                    Conflicting
-                } else if event.rank() < call.rank() {
-                    Late
-                } else if is_undescribed(call, event) {
-                    Forced
-                } else {
-                    Advanced
-                };
-                assert_eq!(
-                    transition(call, event, Relation::Current),
-                    by_rank,
-                    "{event} in a call that is {call}",
-                );
-            }
-        }
-    }
-
-    fn is_undescribed(call: Status, event: Status) -> bool {
-        let unanswered = Status::Busy.rank();
-        match event {
-            Status::Canceled => !matches!(call, Status::Unknown | Status::Pending),
-            Status::Expired => matches!(call, Status::Calling | Status::Closing),
-            Status::Completed => call.rank() == unanswered,
-            _ => event.rank() == unanswered && call == Status::Closing,
-        }
-    }
-
-    #[test]
-    fn a_final_status_is_never_left() {
-        for relation in Relation::ALL {
-            for call in Status::ALL.iter().filter(|status| status.is_final()) {
-                for event in Status::ALL {
-                    assert!(!transition(*call, *event, *relation).changes_status());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn there_are_12_outbound_and_6_inbound_events() {
-        let outbound =
-            KnownEvent::ALL.iter().filter(|event| event.direction() == Direction::Outbound).count();
-        assert_eq!((outbound, KnownEvent::ALL.len()), (12, 18));
-        for event in KnownEvent::ALL {
-            let prefix = format!("{}_CALL_", event.direction().as_str().to_uppercase());
-            assert_eq!(event.as_str().strip_prefix(&prefix), Some(event.status().as_str()));
-        }
-    }
-}
+mod tests;

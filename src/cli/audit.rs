@@ -1,15 +1,15 @@
-//! `callstate verify` and `callstate rebuild`: the store against the fold.
+//! `callstate verify` and `callstate rebuild`: stored calls against the fold of their events.
 
 use clap::Args;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::call::CallKey;
 use crate::config::Config;
 use crate::database::Database;
 use crate::postgres::Claim;
-use crate::store::audit::{self, Difference, Findings};
-use crate::store::{self, Buckets};
+use crate::store::calls::find::CallName;
+use crate::store::verify::{self, Difference, Findings};
+use crate::store::write::refold;
 use crate::telemetry;
 
 use super::failure::Failure;
@@ -61,8 +61,9 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct DifferenceDocument {
-    project_id: String,
-    call_id: String,
+    project_id: Option<String>,
+    call_id: Option<String>,
+    call_number: i64,
     fingerprint: Option<String>,
     field: &'static str,
     stored: String,
@@ -71,10 +72,12 @@ struct DifferenceDocument {
 
 impl From<&Difference> for DifferenceDocument {
     fn from(difference: &Difference) -> Self {
-        let Difference { key, event, field, stored, folded } = difference;
+        let Difference { call, call_number, event, field, stored, folded } = difference;
+        let key = call.as_ref().map(|call| &call.key);
         Self {
-            project_id: key.project_id.to_string(),
-            call_id: key.call_id.to_string(),
+            project_id: key.map(|key| key.project_id.to_string()),
+            call_id: key.map(|key| key.call_id.to_string()),
+            call_number: *call_number,
             fingerprint: event.map(|event| event.to_string()),
             field,
             stored: stored.clone(),
@@ -116,30 +119,27 @@ fn summary(report: &Report, purpose: Purpose) -> String {
         Purpose::Verify => looked,
         Purpose::Rebuild if *not_rebuilt == 0 => format!("{looked}, {rebuilt} {noun} rebuilt"),
         Purpose::Rebuild => format!(
-            "{looked}, {rebuilt} {noun} rebuilt, {not_rebuilt} not: an event of each cannot be read"
+            "{looked}, {rebuilt} {noun} rebuilt, {not_rebuilt} not: an event of each is invalid, or the row of the call is missing"
         ),
     }
 }
 
 async fn walk(database: &Database, format: Format, purpose: Purpose) -> Result<Report, Failure> {
     let mut connection = database.pool().acquire().await.map_err(Failure::new)?;
-    let buckets = Buckets::of_database(&mut *connection).await?;
-    let calls = audit::estimate(&mut connection).await?;
+    let calls = verify::estimate(&mut connection).await?;
     let progress = Progress::start(calls, "calls", PLAIN_LINE_EVERY);
     let mut report = Report::default();
-    for bucket in buckets.all() {
-        let mut after: Option<CallKey> = None;
-        loop {
-            let found = audit::check(&mut connection, bucket, after.as_ref(), BATCH).await?;
-            progress.advance(found.calls as u64);
-            note(&mut report, &found, format, &progress)?;
-            if purpose == Purpose::Rebuild {
-                rebuild(&mut connection, bucket, &found, &mut report).await?;
-            }
-            match found.last {
-                Some(last) => after = Some(last),
-                None => break,
-            }
+    let mut after = None;
+    loop {
+        let found = verify::check(&mut connection, after, BATCH).await?;
+        progress.advance(found.calls as u64);
+        note(&mut report, &found, format, &progress)?;
+        if purpose == Purpose::Rebuild {
+            rebuild(&mut connection, &found, &mut report).await?;
+        }
+        match found.last {
+            Some(last) => after = Some(last),
+            None => break,
         }
     }
     progress.finish();
@@ -172,17 +172,16 @@ fn note(
 /// Writes the fold of each call that differs and can be folded.
 async fn rebuild(
     connection: &mut PgConnection,
-    bucket: i32,
     found: &Findings,
     report: &mut Report,
 ) -> Result<(), Failure> {
     // A call that cannot be folded has this one difference, which says so.
     let (foldable, others): (Vec<&Difference>, Vec<&Difference>) =
         found.differences.iter().partition(|difference| difference.folded.is_some());
-    let mut keys: Vec<&CallKey> = foldable.into_iter().map(|it| &it.key).collect();
-    keys.dedup();
-    store::refold(connection, bucket, &keys).await?;
-    report.rebuilt += keys.len();
+    let mut calls: Vec<CallName> = foldable.into_iter().filter_map(|it| it.call.clone()).collect();
+    calls.dedup();
+    refold(connection, &calls).await?;
+    report.rebuilt += calls.len();
     report.not_rebuilt += others.len();
     Ok(())
 }

@@ -38,7 +38,7 @@ struct Report {
     migrate: bool,
     webhooks: Vec<Webhook>,
     max_delivery_bytes: usize,
-    provider_utc_offset: String,
+    provider_time_zone: String,
     ingest: Ingest,
     quarantine: Quarantine,
     api: Api,
@@ -74,6 +74,7 @@ struct Webhook {
     public_keys: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp_tolerance: Option<String>,
+    default_project: ProjectId,
     /// Null for all.
     projects: Option<Vec<ProjectId>>,
 }
@@ -144,7 +145,7 @@ impl Report {
             migrate: config.migrate,
             webhooks: config.webhooks.into_iter().map(Webhook::new).collect(),
             max_delivery_bytes: config.max_delivery_bytes,
-            provider_utc_offset: config.provider_utc_offset.to_string(),
+            provider_time_zone: config.provider_time_zone.to_string(),
             ingest: Ingest { writers, batch, queue },
             quarantine: Quarantine {
                 max_entries: config.quarantine.max_entries,
@@ -198,8 +199,8 @@ impl Report {
             line(
                 "delivery",
                 &format!(
-                    "at most {} bytes; times are UTC{}",
-                    self.max_delivery_bytes, self.provider_utc_offset
+                    "at most {} bytes; times without a zone are in {}",
+                    self.max_delivery_bytes, self.provider_time_zone
                 ),
             ),
         ];
@@ -280,6 +281,7 @@ impl Webhook {
             tokens: None,
             public_keys: None,
             timestamp_tolerance: None,
+            default_project: endpoint.default_project,
             projects: endpoint.projects.map(|projects| projects.into_iter().collect()),
         };
         match endpoint.auth {
@@ -304,6 +306,9 @@ impl Webhook {
             self.public_keys.map(|number| counted(number, "public key")),
             self.timestamp_tolerance.as_ref().map(|tolerance| format!("times within {tolerance}")),
             Some(projects),
+            Some(&self.default_project)
+                .filter(|project| **project != ProjectId::unnamed())
+                .map(|project| format!("project {project} where none is named")),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }

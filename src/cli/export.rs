@@ -19,8 +19,9 @@ use crate::call::ProjectId;
 use crate::config::Config;
 use crate::database::Database;
 use crate::postgres::Claim;
+use crate::recho::identifier::project_id;
 use crate::store::export::{self, Selection};
-use crate::store::{self, Buckets, audit};
+use crate::store::{self, verify};
 use crate::telemetry;
 use crate::transfer::file::NewFile;
 use crate::transfer::sheet::Field;
@@ -59,7 +60,7 @@ pub(super) struct Options {
     #[arg(
         long = "project",
         value_name = "PROJECT",
-        value_parser = |text: &str| ProjectId::new(text),
+        value_parser = project_id,
         help = "A project to export; may be given several times [default: all projects]"
     )]
     projects: Vec<ProjectId>,
@@ -195,7 +196,7 @@ async fn progress(
         return Ok(Progress::start_open(what.noun(), PLAIN_LINE_EVERY));
     }
     let length = match what {
-        What::Calls => audit::estimate(connection).await?,
+        What::Calls => verify::estimate(connection).await?,
         What::Events | What::Deliveries => export::estimate_events(connection).await?,
         What::Attempts => return Ok(Progress::start_open(what.noun(), PLAIN_LINE_EVERY)),
     };
@@ -213,57 +214,48 @@ struct Export<'a> {
 impl Export<'_> {
     /// Writes it all; tells how many rows that were.
     async fn write(self, connection: &mut PgConnection, output: Output) -> Result<u64, Failure> {
-        let buckets = Buckets::of_database(&mut *connection).await?.all();
         let tx = &mut *export::snapshot(connection, self.selection).await?;
         tracing::debug!("what is exported is what there is now");
-        let mut rows = 0;
+        let rows;
         let output = match self.what {
             What::Calls => {
                 let sheet = tables::calls();
                 let mut table = self.begin(sheet.fields(), output)?;
-                for bucket in buckets {
-                    let calls = export::calls(tx, bucket, self.selection, MAX_ERRORS);
-                    let write = |call| table.write(&sheet.cells(&call)).map(|()| 1);
-                    rows += self.each(calls, write).await?;
-                }
+                let calls = export::calls(tx, self.selection, MAX_ERRORS);
+                let write = |call| table.write(&sheet.cells(&call)).map(|()| 1);
+                rows = self.each(calls, write).await?;
                 table.finish()
             }
             What::Events => {
                 let sheet = tables::events();
                 let mut table = self.begin(sheet.fields(), output)?;
-                for bucket in buckets {
-                    let events = export::events(tx, bucket, self.selection);
-                    let write = |event| table.write(&sheet.cells(&event)).map(|()| 1);
-                    rows += self.each(events, write).await?;
-                }
+                let events = export::events(tx, self.selection);
+                let write = |event| table.write(&sheet.cells(&event)).map(|()| 1);
+                rows = self.each(events, write).await?;
                 table.finish()
             }
             What::Attempts => {
                 let sheet = tables::attempts();
                 let mut table = self.begin(sheet.fields(), output)?;
-                for bucket in buckets {
-                    let calls = export::calls(tx, bucket, self.selection, 0);
-                    let write = |call: export::ExportedCall| {
-                        tables::AttemptRow::of(call.stored).try_fold(0, |written, attempt| {
-                            table.write(&sheet.cells(&attempt)).map(|()| written + 1)
-                        })
-                    };
-                    rows += self.each(calls, write).await?;
-                }
+                let calls = export::calls(tx, self.selection, 0);
+                let write = |call: export::ExportedCall| {
+                    tables::AttemptRow::of(call.stored).try_fold(0, |written, attempt| {
+                        table.write(&sheet.cells(&attempt)).map(|()| written + 1)
+                    })
+                };
+                rows = self.each(calls, write).await?;
                 table.finish()
             }
             What::Deliveries => {
                 let mut output = output;
                 let mut text = Vec::new();
-                for bucket in buckets {
-                    let deliveries = export::deliveries(tx, bucket, self.selection);
-                    let write = |delivery| {
-                        text.clear();
-                        line::write(&mut text, &delivery)?;
-                        output.write_all(&text).map(|()| 1)
-                    };
-                    rows += self.each(deliveries, write).await?;
-                }
+                let deliveries = export::deliveries(tx, self.selection);
+                let write = |delivery| {
+                    text.clear();
+                    line::write(&mut text, &delivery)?;
+                    output.write_all(&text).map(|()| 1)
+                };
+                rows = self.each(deliveries, write).await?;
                 Ok(output)
             }
         };

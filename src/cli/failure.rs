@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::Mistakes;
 use crate::database;
-use crate::store;
+use crate::store::{self, error::Class};
 use crate::telemetry::Causes;
 
 /// Why a command did not do what it was asked for.
@@ -69,7 +69,7 @@ impl From<database::Error> for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        if error.is_about_schema() { Self::new(NoSchema(error)) } else { Self::new(error) }
+        if error.class() == Class::Schema { Self::new(NoSchema(error)) } else { Self::new(error) }
     }
 }
 

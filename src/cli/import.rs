@@ -15,7 +15,6 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use chrono::FixedOffset;
 use clap::Args;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -24,9 +23,10 @@ use crate::call::Delivery;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::database::Database;
-use crate::ingest::{self, Ingest, Pending, Refused};
+use crate::ingest::{self, Ingest, IngestError, PendingDelivery};
 use crate::postgres::Claim;
-use crate::store::{Buckets, MIGRATOR};
+use crate::recho::ProviderTimeZone;
+use crate::store::MIGRATOR;
 use crate::telemetry;
 use crate::transfer::line::{self, BadLine};
 use crate::transfer::lines::{Line, Lines};
@@ -87,7 +87,7 @@ enum Error {
     #[error("stopped at line {line}; what comes before it is taken in (--keep-going goes on)")]
     BadLine { line: u64 },
     #[error("line {line} was not taken in; what comes before it is")]
-    Refused { line: u64, source: Refused },
+    Refused { line: u64, source: IngestError },
     #[error("interrupted after line {line}; up to there it is taken in")]
     Interrupted { line: u64 },
 }
@@ -157,12 +157,10 @@ async fn import(
     if config.migrate {
         database.migrate(&MIGRATOR).await?;
     }
-    let buckets = Buckets::of_database(database.pool()).await?;
     let config::Ingest { writers, batch, queue } = config.ingest;
     let (ingest, running) = Ingest::start(
         ingest::Settings { writers, batch, queue },
         &database.pool().connect_options(),
-        buckets,
     );
     let progress = match length {
         Some(_) => Progress::start(0, "deliveries", PLAIN_LINE_EVERY),
@@ -178,7 +176,7 @@ async fn import(
         report,
         progress,
     };
-    let reader = Reader::start(input, config.provider_utc_offset);
+    let reader = Reader::start(input, config.provider_time_zone);
     let unread = |source| Failure::new(Error::Read { file: options.file.clone(), source });
     let outcome = import.take(reader, length, stop, unread).await;
     // What is in the queues is committed all the same, and counted.
@@ -199,13 +197,13 @@ struct Reader {
 }
 
 impl Reader {
-    fn start(input: Box<dyn Read + Send>, provider_utc_offset: FixedOffset) -> Self {
+    fn start(input: Box<dyn Read + Send>, time_zone: ProviderTimeZone) -> Self {
         let (sender, chunks) = mpsc::channel(1);
         let thread = std::thread::spawn(move || {
             let mut lines = Lines::new(BufReader::with_capacity(READ_BYTES, input), MAX_LINE);
             let clock = Clock::system();
             loop {
-                let chunk = next_chunk(&mut lines, &clock, provider_utc_offset).transpose();
+                let chunk = next_chunk(&mut lines, &clock, time_zone).transpose();
                 let Some(chunk) = chunk else { break };
                 let is_last = chunk.is_err();
                 if sender.blocking_send(chunk).is_err() || is_last {
@@ -234,14 +232,14 @@ impl Reader {
 fn next_chunk(
     lines: &mut Lines<Box<dyn Read + Send>>,
     clock: &Clock,
-    provider_utc_offset: FixedOffset,
+    time_zone: ProviderTimeZone,
 ) -> io::Result<Option<Chunk>> {
     let mut chunk = Chunk::default();
     let begin = lines.bytes();
     while let Some(Line { number, text }) = lines.next_line()? {
         let delivery = text
             .ok_or(BadLine::TooLong(MAX_LINE))
-            .and_then(|text| line::read(text, clock.now(), provider_utc_offset));
+            .and_then(|text| line::read(text, clock.now(), time_zone));
         chunk.lines.push((number, delivery));
         chunk.bytes = lines.bytes();
         let bytes = chunk.bytes - begin;
@@ -258,7 +256,7 @@ struct Import<'a> {
     /// The most answers that are awaited.
     window: usize,
     /// The answers that are awaited, with the numbers of their lines.
-    pending: VecDeque<(u64, Pending)>,
+    pending: VecDeque<(u64, PendingDelivery)>,
     keep_going: bool,
     /// The last line that was put into a queue, or told to be bad.
     last_line: u64,
@@ -311,7 +309,7 @@ impl Import<'_> {
     ) -> Result<(), Failure> {
         match delivery {
             Ok(delivery) => {
-                match self.ingest.put(delivery).await {
+                match self.ingest.queue(delivery).await {
                     Ok(put) => self.pending.push_back((line, put)),
                     Err(source) => {
                         self.settle(0).await?;
@@ -333,7 +331,7 @@ impl Import<'_> {
         let mut first_failure = Ok(());
         while self.pending.len() > most {
             let Some((line, pending)) = self.pending.pop_front() else { break };
-            let settled = match pending.answer().await {
+            let settled = match pending.result().await {
                 Ok(recorded) => {
                     self.report.deliveries += 1;
                     match recorded.disposition {
@@ -343,7 +341,7 @@ impl Import<'_> {
                     self.progress.advance(1);
                     Ok(())
                 }
-                Err(why) if why.is_about_delivery() => self.bad(line, &why),
+                Err(why) if why.is_permanent() => self.bad(line, &why),
                 Err(source) => Err(Failure::new(Error::Refused { line, source })),
             };
             first_failure = first_failure.and(settled);
@@ -376,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_panics_has_not_come_to_the_end_of_the_file() {
-        let mut reader = Reader::start(Box::new(Trap(b"one\n")), FixedOffset::east_opt(0).unwrap());
+        let mut reader = Reader::start(Box::new(Trap(b"one\n")), ProviderTimeZone::UTC);
         let first = reader.next().await.unwrap().unwrap();
         assert_eq!(first.lines.len(), 1);
         let why = reader.next().await.err().unwrap();
@@ -386,7 +384,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_has_read_all_has_come_to_the_end_of_the_file() {
         let input: &[u8] = b"one\ntwo";
-        let mut reader = Reader::start(Box::new(input), FixedOffset::east_opt(0).unwrap());
+        let mut reader = Reader::start(Box::new(input), ProviderTimeZone::UTC);
         let mut lines = 0;
         while let Some(chunk) = reader.next().await.unwrap() {
             lines += chunk.lines.len();

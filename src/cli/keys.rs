@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::database::Database;
 use crate::postgres::Claim;
+use crate::recho::identifier::project_id;
 use crate::store::api_keys;
 use crate::telemetry;
 
@@ -48,7 +49,7 @@ pub(super) struct CreateOptions {
     #[arg(
         long = "project",
         value_name = "PROJECT",
-        value_parser = |text: &str| ProjectId::new(text),
+        value_parser = project_id,
         help = "A project that it is limited to; may be given several times [default: all projects]"
     )]
     projects: Vec<ProjectId>,

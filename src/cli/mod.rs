@@ -33,6 +33,7 @@ mod output;
 mod progress;
 mod quarantine;
 mod reload;
+mod restore_mark;
 mod serve;
 mod simulate;
 mod state_machine;
@@ -44,6 +45,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 use chrono::{DateTime, Utc};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use uuid::Uuid;
 
 use crate::config::{Config, Flags, key};
 
@@ -80,6 +82,8 @@ enum Command {
     Verify(audit::Options),
     /// Write what verify would have found right
     Rebuild(audit::Options),
+    /// Mark the database as restored from a copy, so that stream clients get a reset
+    RestoreMark(restore_mark::Options),
     /// Write calls, events or attempts as a table, or deliveries to be imported
     Export(export::Options),
     /// Take in deliveries that were exported
@@ -157,11 +161,11 @@ struct ServeFlags {
     no_migrate: bool,
     #[arg(
         long,
-        value_name = "OFFSET",
+        value_name = "ZONE",
         allow_hyphen_values = true,
-        help = "The offset of the provider's Time: lines [env: CALLSTATE_PROVIDER_UTC_OFFSET] [default: +00:00]"
+        help = "The time zone of the provider's Time: lines, an IANA name or an offset [env: CALLSTATE_PROVIDER_TIME_ZONE] [default: UTC]"
     )]
-    provider_utc_offset: Option<String>,
+    provider_time_zone: Option<String>,
     #[arg(long, help = "Ask for an API key [env: CALLSTATE_API_REQUIRE_KEY]")]
     require_key: bool,
     #[arg(
@@ -187,18 +191,14 @@ impl ServeFlags {
         let on = |given: bool| given.then(|| "true".to_owned());
         flags.set(&key::LISTEN, self.listen);
         flags.set(&key::NO_MIGRATE, on(self.no_migrate));
-        flags.set(&key::PROVIDER_UTC_OFFSET, self.provider_utc_offset);
+        flags.set(&key::PROVIDER_TIME_ZONE, self.provider_time_zone);
         flags.set(&key::REQUIRE_KEY, on(self.require_key));
         flags.set(&key::INSECURE, on(self.insecure));
     }
 
     fn are_given(&self) -> bool {
-        let Self { listen, no_migrate, provider_utc_offset, require_key, insecure } = self;
-        listen.is_some()
-            || provider_utc_offset.is_some()
-            || *no_migrate
-            || *require_key
-            || *insecure
+        let Self { listen, no_migrate, provider_time_zone, require_key, insecure } = self;
+        listen.is_some() || provider_time_zone.is_some() || *no_migrate || *require_key || *insecure
     }
 }
 
@@ -257,6 +257,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let config = Config::load_without_endpoints(&flags)?;
             block_on(audit::run(options, Purpose::Rebuild, config))
         }
+        Command::RestoreMark(options) => {
+            let config = Config::load_without_endpoints(&flags)?;
+            block_on(restore_mark::run(options, config))
+        }
         Command::Export(options) => {
             let config = Config::load_without_endpoints(&flags)?;
             block_on(export::run(options, config))
@@ -280,6 +284,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),
     }
+}
+
+/// A UUID as an option gives it.
+fn uuid(text: &str) -> Result<Uuid, String> {
+    text.parse()
+        .map_err(|_| "is not a UUID, such as 22d6f27c-bfc5-80bb-9f06-e980c1674281".to_owned())
 }
 
 /// A time as an option gives it.

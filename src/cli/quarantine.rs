@@ -3,24 +3,25 @@
 //!
 //! They work on the database itself, whether the service runs or not. A replay
 //! reads the configuration for what the service would ask of it: whether the
-//! entry's endpoint is still there and takes the project, and the offset of the
+//! entry's endpoint is still there and takes the project, and the time zone of the
 //! `Time:` lines.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::api::delivery_metrics::DeliveryMetrics;
+use crate::api::endpoints::Endpoints;
 use crate::api::quarantine::{EntryDocument, WholeEntryDocument};
-use crate::api::tally::Deliveries;
-use crate::api::webhooks::{Endpoints, Taken};
+use crate::api::webhooks::DeliveryResult;
 use crate::call::CallKey;
 use crate::config::Config;
 use crate::database::Database;
-use crate::ingest::quarantine::Stays;
+use crate::ingest::quarantine::ReplayError;
 use crate::ingest::{Ingest, Quarantine, Settings};
 use crate::postgres::Claim;
 use crate::store::quarantine::{Entry, by_id, count, newest, oldest};
-use crate::store::{Buckets, Recorded};
+use crate::store::write::Recorded;
 use crate::telemetry;
 
 use super::failure::Failure;
@@ -68,6 +69,7 @@ pub(super) struct ListOptions {
 #[derive(Debug, Args)]
 pub(super) struct ShowOptions {
     /// The id of the entry
+    #[arg(value_parser = super::uuid)]
     id: Uuid,
     /// How to print the entry
     #[arg(long, value_enum, default_value_t)]
@@ -78,7 +80,7 @@ pub(super) struct ShowOptions {
 #[derive(Debug, Args)]
 pub(super) struct ReplayOptions {
     /// The ids of the entries
-    #[arg(required_unless_present = "all", value_name = "ID")]
+    #[arg(required_unless_present = "all", value_name = "ID", value_parser = super::uuid)]
     ids: Vec<Uuid>,
     /// Take in all entries, the oldest first
     #[arg(long, conflicts_with = "ids")]
@@ -99,7 +101,7 @@ struct Report {
 struct Replayed {
     id: Uuid,
     #[serde(flatten)]
-    taken: Taken,
+    taken: DeliveryResult,
 }
 
 #[derive(Debug, Serialize)]
@@ -173,14 +175,13 @@ async fn replay(
     config: &Config,
     options: ReplayOptions,
 ) -> Result<(), Failure> {
-    let buckets = Buckets::of_database(database.pool()).await?;
     // One entry after the other.
     let settings = Settings { writers: 1, batch: 1, queue: 1 };
-    let (ingest, writers) = Ingest::start(settings, &database.pool().connect_options(), buckets);
+    let (ingest, writers) = Ingest::start(settings, &database.pool().connect_options());
     let replay = Replay {
         database,
         quarantine: Quarantine::new(database.pool().clone(), config.quarantine),
-        endpoints: reload::endpoints(config, Deliveries::default()),
+        endpoints: reload::endpoints(config, DeliveryMetrics::default()),
         ingest,
         format: options.format,
     };
@@ -244,30 +245,31 @@ impl Replay<'_> {
         report: &mut Report,
         progress: &Progress,
     ) -> Result<bool, Failure> {
-        let replayed = self.quarantine.replay(
-            id,
-            &self.ingest,
-            self.endpoints.provider_utc_offset,
-            |endpoint, project_id| self.endpoints.admit(endpoint, project_id),
-        );
+        let replayed =
+            self.quarantine.replay(id, &self.ingest, |name| self.endpoints.for_replay(name), None);
         let said = match replayed.await {
             Ok((key, recorded)) => {
                 let said = taken_in(id, &key, &recorded);
-                report.replayed.push(Replayed { id, taken: Taken::new(key, recorded) });
+                report.replayed.push(Replayed { id, taken: DeliveryResult::new(key, recorded) });
                 said
             }
-            Err(Stays::Unknown) => return Ok(false),
+            Err(ReplayError::NotFound) => return Ok(false),
             // Not for what is in it, so the others would fare no better.
-            Err(Stays::Refused(refused)) if !refused.is_about_delivery() => {
-                return Err(Failure::new(refused));
+            Err(ReplayError::Ingest(error)) if !error.is_permanent() => {
+                return Err(Failure::new(error));
             }
-            Err(stays @ (Stays::Unreadable(_) | Stays::NotTaken(_) | Stays::Refused(_))) => {
-                let reason = stays.to_string();
+            Err(
+                error @ (ReplayError::Unreadable(_)
+                | ReplayError::Undecodable(_)
+                | ReplayError::NotAccepted(_)
+                | ReplayError::Ingest(_)),
+            ) => {
+                let reason = error.to_string();
                 let said = format!("{id} stays: {reason}");
                 report.stay.push(Stay { id, reason });
                 said
             }
-            Err(Stays::Store(error)) => return Err(error.into()),
+            Err(ReplayError::Store(error)) => return Err(error.into()),
         };
         if self.format == Format::Text {
             progress.line(&said)?;

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::tally::Deliveries;
-use crate::api::webhooks::{Endpoint, Endpoints};
+use crate::api::delivery_metrics::DeliveryMetrics;
+use crate::api::endpoints::{Endpoint, Endpoints};
 use crate::config::{Config, Flags, Mistakes};
 
 /// The endpoints, and what they are read from.
@@ -34,7 +34,8 @@ impl Reload {
     /// configuration was read.
     pub(super) fn on_signal(config: Config, flags: Flags) -> io::Result<Self> {
         let hangups = signal(SignalKind::hangup())?;
-        let endpoints = watch::Sender::new(Arc::new(endpoints(&config, Deliveries::default())));
+        let endpoints =
+            watch::Sender::new(Arc::new(endpoints(&config, DeliveryMetrics::default())));
         Ok(Self { hangups, flags, config, endpoints })
     }
 
@@ -79,29 +80,29 @@ impl Reload {
                 "SIGHUP: other changes of the configuration take effect at the next start"
             );
         }
-        let deliveries = self.endpoints.borrow().deliveries.clone();
-        self.endpoints.send_replace(Arc::new(endpoints(&config, deliveries)));
+        let metrics = self.endpoints.borrow().metrics.clone();
+        self.endpoints.send_replace(Arc::new(endpoints(&config, metrics)));
         self.config = config;
         tracing::info!("SIGHUP: tokens and keys were read again");
     }
 }
 
-/// The endpoints as the configuration has them, which go on counting there.
-pub(super) fn endpoints(config: &Config, deliveries: Deliveries) -> Endpoints {
-    let by_name = config
-        .webhooks
-        .iter()
-        .map(|(name, endpoint)| {
-            let guard = endpoint.auth.guard();
-            let projects = endpoint.projects.clone();
-            let tally = deliveries.of_endpoint(name);
-            (name.clone(), Arc::new(Endpoint { name: name.clone(), guard, projects, tally }))
-        })
-        .collect();
+/// The configured endpoints, with these metrics.
+pub(super) fn endpoints(config: &Config, metrics: DeliveryMetrics) -> Endpoints {
+    let by_name = config.webhooks.iter().map(|(name, configured)| {
+        let endpoint = Endpoint {
+            name: name.clone(),
+            authenticator: configured.auth.authenticator(),
+            projects: configured.projects.clone(),
+            default_project: configured.default_project.clone(),
+            metrics: metrics.of_endpoint(name),
+        };
+        (name.clone(), Arc::new(endpoint))
+    });
     Endpoints {
-        by_name,
-        provider_utc_offset: config.provider_utc_offset,
+        by_name: by_name.collect(),
+        time_zone: config.provider_time_zone,
         max_body: config.max_delivery_bytes,
-        deliveries,
+        metrics,
     }
 }

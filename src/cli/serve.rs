@@ -20,7 +20,10 @@ use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
 use crate::ingest::{self, Ingest, Quarantine};
 use crate::postgres::Claim;
-use crate::store::{self, Buckets, MIGRATOR, connection};
+use crate::store::{
+    self, MIGRATOR, connection,
+    spec::{self, SpecMismatch},
+};
 use crate::telemetry::{self, Causes};
 
 use super::failure::Failure;
@@ -47,7 +50,11 @@ enum Error {
     Database(#[from] database::Error),
     #[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
     Schema,
-    #[error("the database cannot be asked")]
+    #[error("the database has another vocabulary: {0}; run the callstate that it belongs to")]
+    Spec(SpecMismatch),
+    #[error("a writer failed repeatedly; the log says why")]
+    WriterFailed,
+    #[error("a query failed")]
     Store(#[source] store::Error),
 }
 
@@ -106,34 +113,34 @@ async fn answer(
     if !connection::is_migrated(database.pool()).await.map_err(Error::Store)? {
         return Err(Error::Schema);
     }
-    let buckets = Buckets::of_database(database.pool()).await.map_err(Error::Store)?;
+    let mismatches = spec::compare(database.pool()).await.map_err(Error::Store)?;
+    if let Some(mismatch) = mismatches.into_iter().next() {
+        return Err(Error::Spec(mismatch));
+    }
     let config::Ingest { writers, batch, queue } = config.ingest;
     let (ingest, writers) = Ingest::start(
         ingest::Settings { writers, batch, queue },
         &database.pool().connect_options(),
-        buckets,
     );
     let (keyring, uses) = Keyring::start(database.pool().clone(), config.api.require_key);
     let clock = Clock::system();
     let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
     let trimmer = quarantine.trimmer(clock.clone());
     let edge = Arc::new(Edge::new(config.http.clone()));
-    let (streams, hearing) = Streams::start(
+    let (streams, dispatching) = Streams::start(
         &database.pool().connect_options(),
-        buckets,
         config.api.max_listeners,
         stop.requested(),
     );
     let router = api::router(Service {
         pool: database.pool().clone(),
-        buckets,
         ingest,
         quarantine,
         clock,
         endpoints: reload.endpoints(),
         keyring,
         edge: Arc::clone(&edge),
-        lookup: Lookup::start(database.pool(), buckets),
+        lookup: Lookup::start(database.pool()),
         streams,
         reports: Reports::default(),
     });
@@ -149,6 +156,7 @@ async fn answer(
         never = database.keep() => match never {},
         never = reload.keep() => match never {},
         never = trimmer.run() => match never {},
+        () = writers.failed() => return Err(Error::WriterFailed),
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
         }
@@ -158,7 +166,7 @@ async fn answer(
     let finished = async {
         writers.finish().await;
         uses.finish().await;
-        hearing.finish().await;
+        dispatching.finish().await;
     };
     if tokio::time::timeout(COMMIT_TIMEOUT, finished).await.is_err() {
         tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());

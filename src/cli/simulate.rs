@@ -243,7 +243,7 @@ fn orders(options: Options, config: &Config, clock: &Clock) -> Result<Orders, Fa
             switched_off: BTreeSet::from_iter(options.switched_off),
         },
         auth_type: proof.auth_type(),
-        provider_utc_offset: config.provider_utc_offset,
+        time_zone: config.provider_time_zone,
     };
     // Only where calls follow each other until the time is up need their number not be known.
     let is_endless = options.duration.is_some() && options.time_scale.is_none();

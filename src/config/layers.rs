@@ -222,9 +222,15 @@ impl Given {
     }
 
     pub(super) fn text(&self) -> Result<&str, Mistake> {
+        self.text_of("a string")
+    }
+
+    /// The text of a value that is written as a string; `expected` describes
+    /// the value for the mistake of another type.
+    pub(super) fn text_of(&self, expected: &str) -> Result<&str, Mistake> {
         match &self.value {
             toml::Value::String(text) => Ok(text),
-            _ => Err(self.other_type("a string")),
+            _ => Err(self.other_type(expected)),
         }
     }
 
@@ -245,17 +251,16 @@ impl Given {
     where
         T: TryFrom<i64> + PartialOrd + std::fmt::Display,
     {
+        let (low, high) = (bounds.start(), bounds.end());
         let number = match &self.value {
             toml::Value::Integer(number) => *number,
-            toml::Value::String(text) if self.splits => {
-                text.parse().map_err(|_| self.mistake(format!("{text:?} is not a whole number")))?
-            }
-            _ => return Err(self.other_type("a whole number")),
+            toml::Value::String(text) if self.splits => text.parse().map_err(|_| {
+                self.mistake(format!("{text:?} is not a whole number from {low} to {high}"))
+            })?,
+            _ => return Err(self.other_type(&format!("a whole number from {low} to {high}"))),
         };
-        T::try_from(number).ok().filter(|number| bounds.contains(number)).ok_or_else(|| {
-            let (low, high) = bounds.into_inner();
-            self.mistake(format!("{number} is not between {low} and {high}"))
-        })
+        let within = T::try_from(number).ok().filter(|number| bounds.contains(number));
+        within.ok_or_else(|| self.mistake(format!("{number} is not between {low} and {high}")))
     }
 
     /// The items of a list, which is not empty.

@@ -31,14 +31,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::{FixedOffset, Offset as _, Utc};
-
 pub use self::layers::{Environment, Flags, Key, ReadFile};
 pub use self::mistake::{Mistake, Mistakes, Source};
 pub use self::secret::Secret;
 pub use self::webhooks::{Auth, Endpoint};
 
 use crate::api::edge;
+use crate::recho::ProviderTimeZone;
 use crate::store::quarantine::Bounds;
 
 use self::layers::{File, Given, Reader};
@@ -59,8 +58,8 @@ pub struct Config {
     pub database_connections: u32,
     /// Whether `serve` runs pending migrations.
     pub migrate: bool,
-    /// The offset from UTC of the `Time:` line in `body.text`.
-    pub provider_utc_offset: FixedOffset,
+    /// The time zone of the `Time:` line in `body.text`.
+    pub provider_time_zone: ProviderTimeZone,
     /// The largest body of a delivery, in bytes.
     pub max_delivery_bytes: usize,
     /// The endpoints that take deliveries, by name: at least one, unless they were not read.
@@ -160,7 +159,7 @@ keys! {
     DATA_DIR = "data_dir", ["CALLSTATE_DATA_DIR"], Some("data-dir");
     POSTGRES_BIN_DIR = "postgres_bin_dir", ["CALLSTATE_POSTGRES_BIN_DIR"], Some("postgres-bin-dir");
     NO_MIGRATE = "no_migrate", ["CALLSTATE_NO_MIGRATE"], Some("no-migrate");
-    PROVIDER_UTC_OFFSET = "provider_utc_offset", ["CALLSTATE_PROVIDER_UTC_OFFSET"], Some("provider-utc-offset");
+    PROVIDER_TIME_ZONE = "provider_time_zone", ["CALLSTATE_PROVIDER_TIME_ZONE"], Some("provider-time-zone");
     MAX_DELIVERY_BYTES = "max_delivery_bytes", ["CALLSTATE_MAX_DELIVERY_BYTES"], None;
     INGEST_WRITERS = "ingest.writers", ["CALLSTATE_INGEST_WRITERS"], None;
     INGEST_BATCH = "ingest.batch", ["CALLSTATE_INGEST_BATCH"], None;
@@ -293,9 +292,9 @@ impl Config {
                 .read(&key::DATABASE_CONNECTIONS, |given| given.number(DATABASE_CONNECTIONS))
                 .unwrap_or(DEFAULT_DATABASE_CONNECTIONS),
             migrate: !reader.read(&key::NO_MIGRATE, Given::boolean).unwrap_or(false),
-            provider_utc_offset: reader
-                .read(&key::PROVIDER_UTC_OFFSET, value::offset)
-                .unwrap_or(Utc.fix()),
+            provider_time_zone: reader
+                .read(&key::PROVIDER_TIME_ZONE, value::time_zone)
+                .unwrap_or_default(),
             max_delivery_bytes,
             webhooks: if inputs.reads_endpoints {
                 webhooks::read(&mut reader)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::api::edge;
 use crate::call::ProjectId;
-use crate::recho::PublicKey;
+use crate::recho::{ProviderTimeZone, PublicKey};
 use crate::store::quarantine::Bounds;
 
 use super::{
@@ -109,9 +109,10 @@ fn without_anything_it_is_open_to_this_machine_alone() {
         DatabaseSource::Managed { data_dir: "/home/someone/data".into(), postgres_bin_dir: None };
     assert_eq!(config.database, database);
     assert!(config.migrate);
-    assert_eq!(config.provider_utc_offset.local_minus_utc(), 0);
+    assert_eq!(config.provider_time_zone, ProviderTimeZone::UTC);
     assert_eq!(config.max_delivery_bytes, 1 << 20);
-    let endpoint = Endpoint { auth: Auth::None, projects: None };
+    let default_project = ProjectId::unnamed();
+    let endpoint = Endpoint { auth: Auth::None, default_project, projects: None };
     assert_eq!(config.webhooks, BTreeMap::from([("default".to_owned(), endpoint)]));
     let quarantine =
         Bounds { max_entries: 10_000, max_bytes: 1 << 30, max_age: Duration::from_hours(90 * 24) };
@@ -152,7 +153,7 @@ fn every_key_of_the_file_is_read() {
             postgres_bin_dir = "/opt/postgres/bin"
             database_connections = 20
             no_migrate = true
-            provider_utc_offset = "+09:00"
+            provider_time_zone = "asia/seoul"
             max_delivery_bytes = 2048
             insecure = true
             log = "debug"
@@ -188,7 +189,8 @@ fn every_key_of_the_file_is_read() {
             auth = "rsa-sha256"
             public_keys = ["file:recho.pem"]
             timestamp_tolerance = "90s"
-            projects = ["one", "two"]
+            default_project = " 3C9ACFB1-C6B7-4BBC-B6C3-628AF54D56C1"
+            projects = ["one", "3C9ACFB1-C6B7-4BBC-B6C3-628AF54D56C1 "]
 
             [webhooks.partner]
             auth = "bearer"
@@ -205,7 +207,7 @@ fn every_key_of_the_file_is_read() {
     assert_eq!(config.database, database);
     assert_eq!(config.database_connections, 20);
     assert!(!config.migrate);
-    assert_eq!(config.provider_utc_offset.local_minus_utc(), 9 * 3600);
+    assert_eq!(config.provider_time_zone.to_string(), "Asia/Seoul");
     assert_eq!(config.max_delivery_bytes, 2048);
     assert!(config.insecure);
     assert_eq!(config.log.filter, "debug");
@@ -236,7 +238,10 @@ fn every_key_of_the_file_is_read() {
     };
     assert_eq!(production.auth, auth);
     let projects = production.projects.as_ref().expect("projects");
-    assert!(projects.iter().map(ProjectId::as_str).eq(["one", "two"]));
+    let uuid = "3c9acfb1-c6b7-4bbc-b6c3-628af54d56c1";
+    assert!(projects.iter().map(ProjectId::as_str).eq([uuid, "one"]));
+    assert_eq!(production.default_project.as_str(), uuid);
+    assert_eq!(config.webhooks["partner"].default_project, ProjectId::unnamed());
 }
 
 #[test]
@@ -354,7 +359,9 @@ fn all_mistakes_are_told_at_once_a_line_each() {
         .toml(
             r#"
             listne = "127.0.0.1:1"
-            provider_utc_offset = "+9"
+            provider_time_zone = "+9"
+            database_connections = "ten"
+            quarantine = { max_age = 90 }
             max_delivery_bytes = 1
             log_format = "xml"
             log = "a=b=c"
@@ -381,7 +388,9 @@ fn all_mistakes_are_told_at_once_a_line_each() {
             [webhooks.signed]
             auth = "rsa-sha256"
             public_keys = ["file:missing.pem", "recho.pem", "env:MISSING"]
-            timestamp_tolerance = "2 days"
+            timestamp_tolerance = "8 days"
+            default_project = "undefined"
+            projects = [5]
 
             [webhooks."a/b"]
             auth = "none"
@@ -491,22 +500,40 @@ fn the_quarantine_has_bounds_that_are_bounded() {
 }
 
 #[test]
-fn offsets_are_signs_with_hours_and_minutes() {
-    let offset = |text: &str| {
-        let world = World::new().flag(&key::PROVIDER_UTC_OFFSET, text);
-        world.read().map(|config| config.provider_utc_offset.local_minus_utc())
+fn the_time_zone_is_a_name_or_an_offset() {
+    let time_zone = |text: &str| {
+        let world = World::new().flag(&key::PROVIDER_TIME_ZONE, text);
+        world.read().map(|config| config.provider_time_zone.to_string())
     };
-    assert_eq!(offset("Z"), Ok(0));
-    assert_eq!(offset("+00:00"), Ok(0));
-    assert_eq!(offset("-05:30"), Ok(-(5 * 3600 + 1800)));
-    for wrong in ["", "9", "+9", "+0900", "+09:60", "+24:00", "UTC", "+é:00"] {
-        assert!(offset(wrong).is_err(), "{wrong}");
+    assert_eq!(time_zone("UTC").as_deref(), Ok("UTC"));
+    assert_eq!(time_zone("Asia/Seoul").as_deref(), Ok("Asia/Seoul"));
+    assert_eq!(time_zone("-05:30").as_deref(), Ok("-05:30"));
+    for wrong in ["", "9", "+9", "+09:60", "+24:00", "Seoul", "+é:00"] {
+        assert!(time_zone(wrong).is_err(), "{wrong}");
     }
 }
 
 #[test]
-fn the_readme_lists_every_key_with_its_names() {
-    let readme = include_str!("../../README.md");
+fn a_signature_may_be_a_week_old_where_that_is_configured() {
+    let tolerance = |text: &str| {
+        let toml = format!(
+            "[webhooks.a]\nauth = 'rsa-sha256'\npublic_keys = ['file:recho.pem']\n\
+             timestamp_tolerance = '{text}'"
+        );
+        World::new().toml(&toml).file("recho.pem", RSA_KEY)
+    };
+    let Auth::RsaSha256 { timestamp_tolerance, .. } = tolerance("7d").right().webhooks["a"].auth
+    else {
+        panic!("it is configured so");
+    };
+    assert_eq!(timestamp_tolerance, Duration::from_hours(7 * 24));
+    let text = "callstate.toml: webhooks.a.timestamp_tolerance: 169h is not between 1s and 7days";
+    assert_eq!(tolerance("169h").wrong(), [text]);
+}
+
+#[test]
+fn the_documentation_lists_every_key_with_its_names() {
+    let page = include_str!("../../docs/configuration.md");
     let names = |names: &[&str]| {
         let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
         quoted.join(", ")
@@ -514,17 +541,17 @@ fn the_readme_lists_every_key_with_its_names() {
     for key in key::ALL {
         let flag = key.flag.map(|flag| format!(" `--{flag}`")).unwrap_or_default();
         let row = format!("| `{}` | {} |{flag} |", key.path, names(key.variables));
-        assert!(readme.contains(&row), "no row begins with {row}");
+        assert!(page.contains(&row), "no row begins with {row}");
     }
     for field in super::webhooks::FIELDS {
-        assert!(readme.contains(&format!("\n| `{field}` |")), "{field}");
+        assert!(page.contains(&format!("\n| `{field}` |")), "{field}");
     }
 }
 
 #[test]
-fn the_example_of_the_readme_is_right() {
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme.split_once("```toml\n").expect("an example");
+fn the_example_of_the_documentation_is_right() {
+    let page = include_str!("../../docs/configuration.md");
+    let (_, rest) = page.split_once("```toml\n").expect("an example");
     let (example, _) = rest.split_once("```").expect("its end");
     let world = World::new().toml(example).file("recho.pem", RSA_KEY);
     let config = world.environment([("PARTNER_TOKEN", "token")]).right();

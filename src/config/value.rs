@@ -1,4 +1,4 @@
-//! How the values of the configuration are written: addresses, offsets,
+//! How the values of the configuration are written: addresses, time zones,
 //! durations, names, keys.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,13 +6,14 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use chrono::FixedOffset;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 use crate::call::ProjectId;
-use crate::recho::PublicKey;
-use crate::recho::key::KeyError;
+use crate::recho::auth::KeyError;
+use crate::recho::identifier::{normalize, project_id};
+use crate::recho::time_zone::TimeZoneError;
+use crate::recho::{ProviderTimeZone, PublicKey};
 
 use super::LogFormat;
 use super::layers::{Environment, Given, ReadFile};
@@ -21,7 +22,7 @@ use super::secret::Secret;
 
 /// An address to listen on: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`.
 pub(super) fn address(given: &Given) -> Result<SocketAddr, Mistake> {
-    let text = given.text()?;
+    let text = given.text_of("an address such as \"127.0.0.1:8080\"")?;
     let local = text
         .strip_prefix("localhost:")
         .and_then(|port| port.parse().ok())
@@ -31,19 +32,10 @@ pub(super) fn address(given: &Given) -> Result<SocketAddr, Mistake> {
     })
 }
 
-/// An offset from UTC: `+09:00`, or `Z`.
-pub(super) fn offset(given: &Given) -> Result<FixedOffset, Mistake> {
-    let text = given.text()?;
-    // `FixedOffset` itself is laxer than an option should be: it takes `+9`.
-    let well_formed = text.len() == "+00:00".len() && text.as_bytes()[3] == b':';
-    match text {
-        "Z" => "+00:00".parse().ok(),
-        _ if well_formed => text.parse().ok(),
-        _ => None,
-    }
-    .ok_or_else(|| {
-        given.mistake(format!("{text:?} is not an offset from UTC, such as +09:00 or -05:30"))
-    })
+/// A time zone: an IANA name such as `Asia/Seoul`, or an offset such as `+09:00`.
+pub(super) fn time_zone(given: &Given) -> Result<ProviderTimeZone, Mistake> {
+    let text = given.text_of("a time zone such as \"Asia/Seoul\" or \"+09:00\"")?;
+    text.parse().map_err(|error: TimeZoneError| given.mistake(format!("{text:?} {error}")))
 }
 
 /// A span of time within bounds: `90s`, `5m`, `1h`.
@@ -51,9 +43,10 @@ pub(super) fn duration(
     given: &Given,
     bounds: RangeInclusive<Duration>,
 ) -> Result<Duration, Mistake> {
-    let text = given.text()?;
-    let duration = humantime::parse_duration(text)
-        .map_err(|_| given.mistake(format!("{text:?} is not a duration, such as 90s, 5m or 1h")))?;
+    let text = given.text_of("a duration such as \"30s\"")?;
+    let duration = humantime::parse_duration(text).map_err(|_| {
+        given.mistake(format!("{text:?} is not a duration such as \"30s\", \"5m\" or \"1h\""))
+    })?;
     if bounds.contains(&duration) {
         return Ok(duration);
     }
@@ -132,7 +125,12 @@ pub(super) fn is_token(text: &str) -> bool {
 
 /// A project's id.
 pub(super) fn project(given: &Given) -> Result<ProjectId, Mistake> {
-    ProjectId::new(given.text()?).map_err(|error| given.mistake(error))
+    const EXPECTED: &str = "the id of a project such as \"3c9acfb1-c6b7-4bbc-b6c3-628af54d56c1\"";
+    let text = given.text_of(EXPECTED)?;
+    if normalize(text).is_none() {
+        return Err(given.mistake(format!("{text:?} is not {EXPECTED}")));
+    }
+    project_id(text).map_err(|error| given.mistake(error))
 }
 
 /// An RSA public key as PEM text.

@@ -3,13 +3,13 @@
 //! What is configured here is complete: an endpoint says how it authenticates,
 //! has what that needs, and nothing that another method would need. So a typo
 //! never leaves an endpoint open. Checking deliveries is not done here: that is
-//! what [`Auth::guard`] is for.
+//! what [`Auth::authenticator`] is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::call::ProjectId;
-use crate::recho::{DEFAULT_ENDPOINT, Guard, PublicKey, Tokens, Verifier};
+use crate::recho::{Authenticator, DEFAULT_ENDPOINT, PublicKey, SignatureVerifier, Tokens};
 
 use super::layers::{Environment, Given, Reader};
 use super::mistake::{Mistake, Source};
@@ -21,21 +21,24 @@ use super::value;
 const TOKEN_VARIABLE: &str = "RECHO_WEBHOOK_TOKEN";
 
 /// The keys of an endpoint.
-pub(super) const FIELDS: [&str; 5] =
-    ["auth", "tokens", "public_keys", "timestamp_tolerance", "projects"];
+pub(super) const FIELDS: [&str; 6] =
+    ["auth", "tokens", "public_keys", "timestamp_tolerance", "default_project", "projects"];
 
 /// How far a signature's time may be from ours, unless configured: five minutes.
 const TOLERANCE: Duration = Duration::from_mins(5);
-/// A second, for clocks that agree, to a day, after which a signature says little.
+/// A second, for clocks that agree, to a week, as retries after an outage may carry the first
+/// timestamp.
 const TOLERANCES: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_hours(24);
+    Duration::from_secs(1)..=Duration::from_hours(7 * 24);
 
 /// Where deliveries are posted to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// How a delivery proves where it comes from.
     pub auth: Auth,
-    /// The projects whose deliveries are taken; `None` for all.
+    /// The project of deliveries that name none.
+    pub default_project: ProjectId,
+    /// The projects that it accepts; `None` for all.
     pub projects: Option<BTreeSet<ProjectId>>,
 }
 
@@ -69,17 +72,17 @@ impl Auth {
         }
     }
 
-    /// What checks deliveries in this way.
+    /// The authenticator of this method.
     #[must_use]
-    pub fn guard(&self) -> Guard {
+    pub fn authenticator(&self) -> Authenticator {
         match self {
-            Self::None => Guard::Open,
+            Self::None => Authenticator::None,
             Self::Bearer { tokens } => {
-                Guard::Bearer(Tokens::new(tokens.iter().map(Secret::expose)))
+                Authenticator::Bearer(Tokens::new(tokens.iter().map(Secret::expose)))
             }
-            Self::RsaSha256 { public_keys, timestamp_tolerance } => {
-                Guard::Signature(Verifier::new(public_keys.clone(), *timestamp_tolerance))
-            }
+            Self::RsaSha256 { public_keys, timestamp_tolerance } => Authenticator::Signature(
+                SignatureVerifier::new(public_keys.clone(), *timestamp_tolerance),
+            ),
         }
     }
 
@@ -173,7 +176,8 @@ fn without_configuration(reader: &mut Reader<'_>) -> BTreeMap<String, Endpoint> 
             return BTreeMap::new();
         }
     };
-    let endpoint = Endpoint { auth, projects: None };
+    let default_project = ProjectId::unnamed();
+    let endpoint = Endpoint { auth, default_project, projects: None };
     BTreeMap::from([(DEFAULT_ENDPOINT.to_owned(), endpoint)])
 }
 
@@ -316,7 +320,10 @@ fn endpoint(reader: &mut Reader<'_>, name: &str) -> Option<Endpoint> {
     let projects = reader.read_below(&path, &[&variable], |given| {
         given.list()?.iter().map(value::project).collect()
     });
-    auth.map(|auth| Endpoint { auth, projects })
+    let (path, variable) = places(name, "default_project");
+    let default_project =
+        reader.read_below(&path, &[&variable], value::project).unwrap_or_else(ProjectId::unnamed);
+    auth.map(|auth| Endpoint { auth, default_project, projects })
 }
 
 /// The items of a list that the endpoint's method cannot do without.

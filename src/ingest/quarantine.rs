@@ -1,16 +1,16 @@
-//! The quarantine: what is authentic and cannot be understood is kept, may be
-//! taken in later, and does not grow without bounds.
+//! The quarantine: authentic deliveries that cannot be processed are kept, may be
+//! replayed later, and are bounded.
 //!
-//! What always holds: an entry goes only after what it says was committed, or
-//! because it is the oldest of too much. So a replay that is cut short, or done
-//! twice, gives a duplicate and never a loss.
+//! What always holds: an entry is removed only after its event was committed, on request,
+//! or because it is the oldest and the quarantine is full. So a replay that is interrupted
+//! or repeated gives a duplicate and never a loss.
 //!
-//! The bounds are kept beside the deliveries and not in their way: [`Trimmer`]
-//! looks at the quarantine when enough was put into it, and now and then for the
-//! sake of age. In between it may hold somewhat more than it should: one part in
-//! [`SLACK`] for each instance.
+//! The bounds are enforced beside the deliveries: [`Trimmer`] runs when enough was added,
+//! and from time to time for the sake of age. In between the quarantine may exceed its
+//! bounds by one part in [`SLACK`] for each instance.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     sync::{
         Arc,
@@ -19,79 +19,100 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, FixedOffset, Utc};
+use chrono::{DateTime, Utc};
 use prometheus::{IntCounter, core::Collector};
 use ring::digest::{SHA256, digest};
 use sqlx::PgPool;
 use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
-use super::{Ingest, Refused, counters::counter};
+use super::{Ingest, IngestError, metrics::counter};
 use crate::{
     call::{CallKey, ProjectId, Receipts},
     clock::Clock,
-    recho::{self, Receipt, Unreadable, fingerprint::uuid_of},
+    recho::{
+        self, DecodeError, ProviderTimeZone, ReadError, Receipt, encoding::decode,
+        fingerprint::uuid_of,
+    },
     store::{
-        self, Recorded,
+        self,
         quarantine::{Bounds, Quarantined, WholeEntry, by_id, drop_from, first_beyond, keep},
+        write::Recorded,
     },
 };
 
-/// The bounds are looked after when what was put in since makes this part of
-/// them.
+/// The quarantine is trimmed when what was added makes this part of its bounds.
 const SLACK: u64 = 64;
 
-/// How long an entry may at most be older than the bounds allow.
+/// How much older than its bound an entry may become.
 const TRIM_EVERY: Duration = Duration::from_mins(1);
+
+/// The most bytes of an entry once it is decoded: those of the largest delivery that can be
+/// configured.
+const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
+
+/// How deliveries of an endpoint are replayed, by the present configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplayEndpoint<'a> {
+    /// The time zone of the provider's `Time:` lines.
+    pub time_zone: ProviderTimeZone,
+    /// The project of deliveries that name none.
+    pub default_project: &'a ProjectId,
+    /// The projects that the endpoint accepts; `None` for all.
+    pub projects: Option<&'a BTreeSet<ProjectId>>,
+}
 
 /// The quarantine of a running program.
 #[derive(Debug, Clone)]
 pub struct Quarantine {
     pool: PgPool,
     bounds: Bounds,
-    tally: Arc<Tally>,
+    additions: Arc<Additions>,
 }
 
-/// What was put in and dropped by this process.
+/// What this process has added and dropped.
 #[derive(Debug)]
-struct Tally {
+struct Additions {
     /// Entries since the last trimming.
     entries: AtomicU64,
     /// Bytes since the last trimming.
     bytes: AtomicU64,
     kept: IntCounter,
     dropped: IntCounter,
-    much_came: Notify,
+    is_due: Notify,
 }
 
-/// Why an entry could not be taken in. It is still there, if it ever was.
+/// Why an entry could not be replayed. It is still there, if it ever was.
 #[derive(Debug, thiserror::Error)]
-pub enum Stays {
+pub enum ReplayError {
     /// There is no such entry.
     #[error("there is no such entry")]
-    Unknown,
-    /// It still cannot be understood.
+    NotFound,
+    /// It still cannot be parsed.
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
-    /// Its endpoint does not take it any more.
+    Unreadable(#[from] ReadError),
+    /// Its content encoding cannot be decoded.
     #[error(transparent)]
-    NotTaken(#[from] NotTaken),
+    Undecodable(#[from] DecodeError),
+    /// Its endpoint does not accept it any more.
+    #[error(transparent)]
+    NotAccepted(#[from] NotAccepted),
     /// It was not committed, as far as is known.
     #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The quarantine cannot be read or written to.
+    Ingest(#[from] IngestError),
+    /// The quarantine cannot be read or written.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// Why an endpoint does not take an event.
+/// Why an endpoint does not accept an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotTaken {
-    /// It is no longer configured.
+pub enum NotAccepted {
+    /// It is not configured.
     #[error("there is no endpoint {0} any more")]
     NoEndpoint(String),
-    /// It is not for the project.
-    #[error("the endpoint {endpoint} does not take the project {project_id}")]
+    /// It does not accept the project.
+    #[error("the endpoint {endpoint} does not accept the project {project_id}")]
     Project {
         /// The endpoint.
         endpoint: String,
@@ -104,14 +125,14 @@ impl Quarantine {
     /// The quarantine in that database.
     #[must_use]
     pub fn new(pool: PgPool, bounds: Bounds) -> Self {
-        Self { pool, bounds, tally: Arc::new(Tally::new()) }
+        Self { pool, bounds, additions: Arc::new(Additions::new()) }
     }
 
-    /// Keeps a delivery that could not be understood, byte for byte.
+    /// Keeps a delivery, byte for byte, and returns the id of its entry.
     ///
     /// # Errors
     ///
-    /// Where the database refuses.
+    /// Fails if the query fails.
     pub async fn keep(
         &self,
         endpoint: &str,
@@ -119,95 +140,110 @@ impl Quarantine {
         headers: &serde_json::Value,
         body: &[u8],
         received_at: DateTime<Utc>,
-    ) -> Result<(), store::Error> {
-        // An endpoint's name holds no line feed, so its end is unambiguous.
+    ) -> Result<Uuid, store::Error> {
+        // The name of an endpoint contains no line feed, so its end is unambiguous.
         let id = uuid_of(digest(&SHA256, &[endpoint.as_bytes(), b"\n", body].concat()).as_ref());
         let delivery = Quarantined { id, endpoint, reason, headers, body, received_at };
         if keep(&self.pool, &delivery).await? {
-            self.tally.note(body.len() as u64, self.bounds);
+            self.additions.note(body.len() as u64, self.bounds);
         }
-        Ok(())
+        Ok(id)
     }
 
-    /// Takes an entry in as if it came now, but with the time at which it first
-    /// came; then it is gone.
-    ///
-    /// Whether its endpoint takes an event of that project is for `admit` to say.
+    /// Replays an entry as if it were received now, but with the time at which it was first
+    /// received, or a corrected body in its place; then the entry is removed.
     ///
     /// # Errors
     ///
-    /// Why it stays. After [`Stays::Store`] it may have been taken in all the
-    /// same, and is a duplicate the next time.
-    pub async fn replay(
+    /// Fails if the entry stays. After [`ReplayError::Store`] it may have been committed all
+    /// the same, and is a duplicate the next time.
+    pub async fn replay<'e>(
         &self,
         id: Uuid,
         ingest: &Ingest,
-        provider_utc_offset: FixedOffset,
-        admit: impl FnOnce(&str, &ProjectId) -> Result<(), NotTaken>,
-    ) -> Result<(CallKey, Recorded), Stays> {
-        let WholeEntry { entry, body } = by_id(&self.pool, id).await?.ok_or(Stays::Unknown)?;
+        endpoint_of: impl FnOnce(&str) -> Option<ReplayEndpoint<'e>>,
+        corrected: Option<&[u8]>,
+    ) -> Result<(CallKey, Recorded), ReplayError> {
+        let WholeEntry { entry, headers, body } =
+            by_id(&self.pool, id).await?.ok_or(ReplayError::NotFound)?;
+        let endpoint = endpoint_of(&entry.endpoint)
+            .ok_or_else(|| NotAccepted::NoEndpoint(entry.endpoint.clone()))?;
         let receipt = Receipt {
             endpoint: &entry.endpoint,
             received_at: entry.place.first_received_at,
-            provider_utc_offset,
+            time_zone: endpoint.time_zone,
+            default_project: endpoint.default_project,
         };
-        let mut delivery = recho::read(&body, receipt)?;
+        let encoding = headers.get("content-encoding").and_then(serde_json::Value::as_str);
+        let body = match corrected {
+            Some(corrected) => corrected.into(),
+            None => decode(encoding.map(str::as_bytes), &body, MAX_DECODED_BYTES)?,
+        };
+        let mut delivery = recho::read(&body, receipt)?.delivery;
         delivery.receipts = Receipts::InAll {
             deliveries: u32::try_from(entry.count).unwrap_or(u32::MAX),
             last_delivered_at: entry.last_received_at,
         };
         let key = delivery.key.clone();
-        admit(&entry.endpoint, &key.project_id)?;
-        let recorded = ingest.take(delivery).await?;
+        if endpoint.projects.is_some_and(|projects| !projects.contains(&key.project_id)) {
+            let (endpoint, project_id) = (entry.endpoint, key.project_id);
+            return Err(NotAccepted::Project { endpoint, project_id }.into());
+        }
+        let recorded = ingest.commit(delivery).await?;
         store::quarantine::remove(&self.pool, id).await?;
         Ok((key, recorded))
     }
 
-    /// How many entries this process has dropped since its start, because there
-    /// were too many, too large ones or too old ones.
+    /// Removes an entry; false if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the query fails.
+    pub async fn discard(&self, id: Uuid) -> Result<bool, store::Error> {
+        store::quarantine::remove(&self.pool, id).await
+    }
+
+    /// The number of entries that this process has dropped because the quarantine exceeded its
+    /// bounds.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.tally.dropped.get()
+        self.additions.dropped.get()
     }
 
-    /// What this process counts, to be registered.
+    /// Its metrics, to be registered.
     #[must_use]
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        vec![Box::new(self.tally.kept.clone()), Box::new(self.tally.dropped.clone())]
+        vec![Box::new(self.additions.kept.clone()), Box::new(self.additions.dropped.clone())]
     }
 
-    /// What keeps the quarantine within its bounds.
+    /// The task that keeps the quarantine within its bounds.
     #[must_use]
     pub fn trimmer(&self, clock: Clock) -> Trimmer {
         Trimmer { quarantine: self.clone(), clock }
     }
 }
 
-impl Tally {
+impl Additions {
     fn new() -> Self {
         Self {
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            kept: counter(
-                "callstate_quarantine_kept_total",
-                "Deliveries that could not be understood and made an entry of the quarantine.",
-            ),
+            kept: counter("callstate_quarantine_kept_total", "Entries added to the quarantine."),
             dropped: counter(
                 "callstate_quarantine_dropped_total",
-                "Entries of the quarantine that went because it was beyond its bounds.",
+                "Entries dropped from the quarantine because it exceeded its bounds.",
             ),
-            much_came: Notify::new(),
+            is_due: Notify::new(),
         }
     }
 
-    /// Counts an entry, and wakes the trimmer where that was a fair part of the
-    /// bounds.
+    /// Counts an entry, and wakes the trimmer where that is a fair part of the bounds.
     fn note(&self, bytes: u64, bounds: Bounds) {
         self.kept.inc();
         let entries = self.entries.fetch_add(1, Ordering::Relaxed) + 1;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if entries > u64::from(bounds.max_entries) / SLACK || bytes > bounds.max_bytes / SLACK {
-            self.much_came.notify_one();
+            self.is_due.notify_one();
         }
     }
 }
@@ -220,28 +256,27 @@ pub struct Trimmer {
 }
 
 impl Trimmer {
-    /// Trims at once, and then whenever it is due; to be polled as long as
-    /// deliveries are taken.
+    /// Trims at once, and then whenever it is due.
     pub async fn run(self) -> Infallible {
         loop {
             if let Err(error) = self.trim().await {
-                // What is too much now is so the next time.
-                tracing::warn!(%error, "the quarantine was not trimmed");
+                // The next run drops it.
+                tracing::warn!(%error, "the quarantine could not be trimmed");
             }
-            // Either is a reason to look again.
-            let _ = timeout(TRIM_EVERY, self.quarantine.tally.much_came.notified()).await;
+            // Either is a reason to trim.
+            let _ = timeout(TRIM_EVERY, self.quarantine.additions.is_due.notified()).await;
         }
     }
 
-    /// Drops what is beyond the bounds; gives how many entries that were.
+    /// Drops the entries beyond the bounds and returns their number.
     ///
     /// # Errors
     ///
-    /// Where the database refuses. What was dropped until then is counted.
+    /// Fails if a query fails. What was dropped until then is counted.
     pub async fn trim(&self) -> Result<usize, store::Error> {
-        let Quarantine { pool, bounds, tally } = &self.quarantine;
-        tally.entries.store(0, Ordering::Relaxed);
-        tally.bytes.store(0, Ordering::Relaxed);
+        let Quarantine { pool, bounds, additions } = &self.quarantine;
+        additions.entries.store(0, Ordering::Relaxed);
+        additions.bytes.store(0, Ordering::Relaxed);
         let Some(place) = first_beyond(pool, *bounds, self.clock.now()).await? else {
             return Ok(0);
         };
@@ -251,7 +286,7 @@ impl Trimmer {
                 0 => break,
                 entries => {
                     dropped += entries;
-                    tally.dropped.inc_by(entries as u64);
+                    additions.dropped.inc_by(entries as u64);
                 }
             }
         }
@@ -259,7 +294,7 @@ impl Trimmer {
             tracing::warn!(
                 dropped,
                 dropped_since_start = self.quarantine.dropped(),
-                "the oldest of the quarantine were dropped: it was beyond its bounds",
+                "the oldest entries of the quarantine were dropped: it exceeded its bounds",
             );
         }
         Ok(dropped)

@@ -1,15 +1,18 @@
-//! What makes two deliveries the same event.
+//! The fingerprint: two deliveries with the same one are the same event.
 //!
-//! The provider gives no event id, so an event is known by what it says: the
+//! The provider sends no event id, so an event is identified by its content: the
 //! SHA-256 of the canonical JSON of `{projectId, eventType, body}`. A retry has
-//! the same one, and so have the copies that a project's several endpoints get,
-//! for these differ in `webhookEndpoint` and `authConfig` only.
+//! the same fingerprint, and so have the copies that several endpoints of a
+//! project receive: they differ in `webhookEndpoint` and `authConfig` only.
 //!
-//! Canonical is the form of [RFC 8785] with keys sorted by code point: no white
-//! space, strings with the fewest escapes, numbers as ECMAScript writes them.
-//! A value that has no such form is taken as the text it was written in, less
-//! its white space: a string with a lone surrogate, an object that has a key
-//! twice, a number that a double does not hold exactly as written.
+//! The canonical form is that of [RFC 8785] with keys sorted by code point: no
+//! white space, strings with the fewest escapes, numbers as ECMAScript writes
+//! them. A value that has no such form is used as it is written, without its
+//! white space: a string with a lone surrogate, an object that has a key twice, a
+//! number that a double does not hold exactly.
+//!
+//! The members are used as they are sent: a `projectId` with other white space or
+//! in another case is another fingerprint.
 //!
 //! [RFC 8785]: https://www.rfc-editor.org/rfc/rfc8785
 
@@ -19,10 +22,10 @@ use uuid::Uuid;
 use super::json::{Json, Text};
 use crate::call::Fingerprint;
 
-/// The members of the envelope that make the fingerprint, in canonical order.
+/// The members of the envelope that the fingerprint covers, in canonical order.
 const MEMBERS: [&str; 3] = ["body", "eventType", "projectId"];
 
-/// Decimal digits that every double keeps apart: `DBL_DIG` of C.
+/// The number of decimal digits that every double preserves: `DBL_DIG` of C.
 const EXACT_DIGITS: usize = 15;
 
 /// The fingerprint of an envelope.
@@ -45,7 +48,7 @@ pub fn fingerprint(envelope: &Json<'_>) -> Fingerprint {
     Fingerprint(sha256(&text))
 }
 
-/// A UUID of version 8 made of the first 16 bytes of a hash.
+/// A UUID of version 8 from the first 16 bytes of a hash.
 pub(crate) fn uuid_of(hash: &[u8]) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);
@@ -80,7 +83,7 @@ fn write_canonical(json: &Json<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// The members by key; `None` where a key stands twice or has no canonical
+/// The members sorted by key; `None` where a key occurs twice or has no canonical
 /// form.
 fn sorted<'j, 'a>(members: &'j [(Text<'a>, Json<'a>)]) -> Option<Vec<(Text<'a>, &'j Json<'a>)>> {
     let mut keyed = Vec::with_capacity(members.len());
@@ -101,15 +104,15 @@ fn sorted<'j, 'a>(members: &'j [(Text<'a>, Json<'a>)]) -> Option<Vec<(Text<'a>, 
 fn write_canonical_string(text: Text<'_>, out: &mut Vec<u8>) {
     let decoded = text.decode();
     if decoded.is_exact {
-        // serde_json writes strings as RFC 8785 wants them.
+        // serde_json writes strings as RFC 8785 requires.
         serde_json::to_writer(out, &decoded.text).expect("a string can be written to memory");
     } else {
         write_quoted(text, out);
     }
 }
 
-/// The number as ECMAScript writes it, if a double keeps it apart from every
-/// other number that is written with as many digits.
+/// The number as ECMAScript writes it; `None` where a double does not distinguish
+/// it from every other number with as many digits.
 fn canonical_number(text: &str) -> Option<String> {
     let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
@@ -118,7 +121,7 @@ fn canonical_number(text: &str) -> Option<String> {
     if significant > EXACT_DIGITS || !value.is_finite() || (value == 0.0 && significant > 0) {
         return None;
     }
-    // Subnormal doubles hold fewer digits than others.
+    // Subnormal doubles preserve fewer digits.
     if value != 0.0 && !value.is_normal() {
         return None;
     }
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_sorted_and_white_space_and_needless_escapes_go() {
+    fn keys_are_sorted_and_white_space_and_needless_escapes_are_removed() {
         assert_eq!(
             canonical("{ \"b\" : [ 1 , true , null ] ,\n \"\\u0061\": \"\\u00e9\\/\\n\\u0000\" }"),
             r#"{"a":"é/\n\u0000","b":[1,true,null]}"#,
@@ -211,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_canonical_form_is_taken_as_written_less_its_white_space() {
-        for (written, taken) in [
+    fn a_value_without_a_canonical_form_is_used_as_written_without_its_white_space() {
+        for (written, used) in [
             ("1e400", "1e400"),
             ("1E-400", "1E-400"),
             ("10000000000000001", "10000000000000001"),
@@ -221,12 +224,12 @@ mod tests {
             ("{\"b\": 1.0, \"a\": [1.0], \"b\": 2}", r#"{"b":1.0,"a":[1.0],"b":2}"#),
             (r#"{"\ud800": 1.0}"#, r#"{"\ud800":1.0}"#),
         ] {
-            assert_eq!(canonical(written), taken, "{written}");
+            assert_eq!(canonical(written), used, "{written}");
         }
     }
 
     #[test]
-    fn only_project_type_and_body_count() {
+    fn only_project_event_type_and_body_count() {
         let of = |text: &str| fingerprint(&parse(text.as_bytes()).unwrap().0);
         let one = of(r#"{"projectId":"p","eventType":"T","body":{"a":1},"authConfig":1}"#);
         assert_eq!(

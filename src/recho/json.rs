@@ -1,12 +1,12 @@
-//! JSON as it arrives.
+//! JSON as the provider writes it.
 //!
-//! Transcripts and stack traces hold what the JSON grammar allows and most
-//! readers refuse: lone surrogates, numbers beyond a double, the same key
-//! twice. [`parse`] takes them all, for it keeps strings and numbers as the
-//! text they were written in; what they mean is asked for one by one.
+//! Transcripts and stack traces contain what the JSON grammar allows and most
+//! parsers reject: lone surrogates, numbers beyond a double, the same key twice.
+//! [`parse`] accepts all of them, because it keeps strings and numbers as they
+//! are written; escapes are resolved by [`Text::decode`] where they are needed.
 //!
-//! The grammar itself is checked by `serde_json` ([RFC 8259]); the tree is
-//! built here from text that is known to be right. It borrows from the body.
+//! `serde_json` checks the grammar ([RFC 8259]); the tree is built here from
+//! text that is known to be valid. It borrows from the body.
 //!
 //! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
 
@@ -14,9 +14,12 @@ use std::{borrow::Cow, str::Utf8Error};
 
 use serde_json::value::RawValue;
 
-/// The deepest nesting of arrays and objects that is taken. It bounds the
+/// The deepest nesting of arrays and objects that is accepted. It bounds the
 /// stack here and in Postgres, whose own limit is some thousands.
 pub const MAX_DEPTH: usize = 512;
+
+/// U+FEFF in UTF-8, which some senders write before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A JSON value, borrowed from its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,23 +28,26 @@ pub enum Json<'a> {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number, as it was written.
+    /// A number, as it is written.
     Number(&'a str),
     /// A string.
     String(Text<'a>),
     /// An array.
     Array(Vec<Json<'a>>),
-    /// An object, its members in the order in which they were written.
+    /// An object, its members in the order in which they are written.
     Object(Vec<(Text<'a>, Json<'a>)>),
 }
 
-/// Why a text is not JSON that is taken.
+/// Why a body is not accepted as JSON.
 #[derive(Debug, thiserror::Error)]
-pub enum NotJson {
+pub enum JsonError {
+    /// It has no bytes, or white space only.
+    #[error("empty")]
+    Empty,
     /// It is not UTF-8.
     #[error("not UTF-8: {0}")]
     Encoding(#[from] Utf8Error),
-    /// It breaks the grammar.
+    /// It violates the grammar.
     #[error("not JSON: {0}")]
     Grammar(#[from] serde_json::Error),
     /// It is nested deeper than [`MAX_DEPTH`].
@@ -49,21 +55,29 @@ pub enum NotJson {
     TooDeep,
 }
 
-/// Reads one JSON value; gives the body as text too.
+/// Parses one JSON value; returns it with the text that it was parsed from.
+///
+/// A UTF-8 byte order mark is not part of that text: [RFC 8259, section 8.1]
+/// lets a parser ignore it, and Postgres would reject it in a `json` value.
 ///
 /// # Errors
 ///
-/// Where the bytes are not one JSON value, or are nested too deep.
-pub fn parse(body: &[u8]) -> Result<(Json<'_>, &str), NotJson> {
-    let text = str::from_utf8(body)?;
+/// Fails if the bytes are not one JSON value, or are nested too deep.
+///
+/// [RFC 8259, section 8.1]: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+pub fn parse(body: &[u8]) -> Result<(Json<'_>, &str), JsonError> {
+    let text = str::from_utf8(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))?;
+    if text.trim_ascii().is_empty() {
+        return Err(JsonError::Empty);
+    }
     let value: &RawValue = serde_json::from_str(text)?;
     let tree = Reader { rest: value.get() }.value(0)?;
     Ok((tree, text))
 }
 
 impl<'a> Json<'a> {
-    /// The member of that name: the last, where there are several, as in
-    /// JavaScript. `None` where there is none, or this is no object.
+    /// The member with that name: the last one where there are several, as in
+    /// JavaScript. `None` where there is none, or this is not an object.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Json<'a>> {
         match self {
@@ -77,19 +91,19 @@ impl<'a> Json<'a> {
     }
 }
 
-/// What stands between the quotes of a string, escapes and all.
+/// A string as it is written between its quotes, with its escapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Text<'a> {
-    /// The text as it was written.
+    /// The text as it is written.
     pub raw: &'a str,
 }
 
-/// What a string means.
+/// A string whose escapes are resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded<'a> {
     /// The string, with U+FFFD for each lone surrogate.
     pub text: Cow<'a, str>,
-    /// Whether it had no lone surrogate.
+    /// Whether it has no lone surrogate.
     pub is_exact: bool,
 }
 
@@ -120,7 +134,7 @@ impl<'a> Text<'a> {
 }
 
 /// The character of the escape whose backslash has been read, `None` for a lone
-/// surrogate; and what follows it.
+/// surrogate; and the text after it.
 fn unescape(escape: &str) -> (Option<char>, &str) {
     let (kind, after) = escape.split_at(1);
     let character = match kind {
@@ -130,7 +144,7 @@ fn unescape(escape: &str) -> (Option<char>, &str) {
         "r" => '\r',
         "t" => '\t',
         "u" => return unescape_unicode(after),
-        // `"`, `\` and `/` stand for themselves.
+        // `"`, `\` and `/` mean themselves.
         literal => return (literal.chars().next(), after),
     };
     (Some(character), after)
@@ -156,17 +170,17 @@ fn utf16_unit(digits: &str) -> (Option<u16>, &str) {
         .map_or((None, digits), |(hex, after)| (u16::from_str_radix(hex, 16).ok(), after))
 }
 
-/// Reads a text that is known to follow the grammar. Where that were not so,
-/// it would give a wrong tree, never panic.
+/// Reads a text that is known to follow the grammar. On any other text it would
+/// return a wrong tree, never panic.
 struct Reader<'a> {
     rest: &'a str,
 }
 
 impl<'a> Reader<'a> {
-    fn value(&mut self, depth: usize) -> Result<Json<'a>, NotJson> {
+    fn value(&mut self, depth: usize) -> Result<Json<'a>, JsonError> {
         self.skip_white_space();
         match self.rest.as_bytes().first() {
-            Some(b'{' | b'[') if depth == MAX_DEPTH => Err(NotJson::TooDeep),
+            Some(b'{' | b'[') if depth == MAX_DEPTH => Err(JsonError::TooDeep),
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
             Some(b'"') => Ok(Json::String(self.string())),
@@ -179,24 +193,24 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Json<'a>, NotJson> {
+    fn object(&mut self, depth: usize) -> Result<Json<'a>, JsonError> {
         let mut members = Vec::new();
         self.skip_byte();
-        while !self.takes(b'}') {
+        while !self.skip_if(b'}') {
             let key = self.string();
-            self.takes(b':');
+            self.skip_if(b':');
             members.push((key, self.value(depth + 1)?));
-            self.takes(b',');
+            self.skip_if(b',');
         }
         Ok(Json::Object(members))
     }
 
-    fn array(&mut self, depth: usize) -> Result<Json<'a>, NotJson> {
+    fn array(&mut self, depth: usize) -> Result<Json<'a>, JsonError> {
         let mut items = Vec::new();
         self.skip_byte();
-        while !self.takes(b']') {
+        while !self.skip_if(b']') {
             items.push(self.value(depth + 1)?);
-            self.takes(b',');
+            self.skip_if(b',');
         }
         Ok(Json::Array(items))
     }
@@ -222,9 +236,9 @@ impl<'a> Reader<'a> {
         self.take(end)
     }
 
-    /// Reads that byte, if it comes next. At the end every byte is read, so
-    /// that every loop ends.
-    fn takes(&mut self, byte: u8) -> bool {
+    /// Skips that byte if it is next, and returns whether it is. At the end this
+    /// is true for every byte, so that every loop ends.
+    fn skip_if(&mut self, byte: u8) -> bool {
         self.skip_white_space();
         match self.rest.as_bytes().first() {
             Some(next) if *next == byte => {
@@ -303,18 +317,18 @@ mod tests {
         }
 
         #[test]
-        fn it_takes_or_refuses_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = parse(&bytes);
         }
 
         #[test]
-        fn it_takes_or_refuses_anything_like_json(text in r#"[\[\]{},:"\\u0d8a-f \n1e.-]{0,48}"#) {
+        fn nothing_like_json_makes_it_panic(text in r#"[\[\]{},:"\\u0d8a-f \n1e.-]{0,48}"#) {
             let _ = parse(text.as_bytes());
         }
     }
 
     #[test]
-    fn escapes_are_resolved_and_lone_surrogates_told() {
+    fn escapes_are_resolved_and_lone_surrogates_are_marked() {
         let cases = [
             (r"plain é", "plain é", true),
             (r#"\"\\\/\b\f\n\r\t"#, "\"\\/\u{8}\u{c}\n\r\t", true),
@@ -341,10 +355,29 @@ mod tests {
     }
 
     #[test]
-    fn nesting_has_a_bound() {
+    fn a_byte_order_mark_is_not_part_of_the_text() {
+        let (json, text) = parse(b"\xef\xbb\xbf {\"a\": 1}").unwrap();
+        assert_eq!(json.get("a"), Some(&Json::Number("1")));
+        assert_eq!(text, " {\"a\": 1}");
+        // One mark is ignored, and only at the start.
+        for body in [&b"\xef\xbb\xbf\xef\xbb\xbf1"[..], b"1\xef\xbb\xbf", b"\xff\xfe1\0"] {
+            assert!(parse(body).is_err(), "{}", body.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_blank_body_is_empty() {
+        for body in [&b""[..], b" \r\n\t", b"\xef\xbb\xbf"] {
+            let error = parse(body).unwrap_err();
+            assert!(matches!(error, JsonError::Empty), "{error}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
         let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
         assert!(parse(&nested(MAX_DEPTH)).is_ok());
-        assert!(matches!(parse(&nested(MAX_DEPTH + 1)), Err(NotJson::TooDeep)));
-        assert!(matches!(parse(&nested(500_000)), Err(NotJson::TooDeep)));
+        assert!(matches!(parse(&nested(MAX_DEPTH + 1)), Err(JsonError::TooDeep)));
+        assert!(matches!(parse(&nested(500_000)), Err(JsonError::TooDeep)));
     }
 }

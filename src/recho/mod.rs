@@ -1,42 +1,41 @@
-//! The provider's wire format, made into domain events.
+//! The provider's wire format, converted to domain events.
 //!
-//! [`read`] takes the bytes of one delivery and gives a [`call::Delivery`] or
-//! says why it cannot be understood. It is liberal: only `eventType` and the
-//! call's id must be usable, everything else may be missing, of a wrong type,
-//! or new. Before that, a [`Guard`] tells whether the delivery comes from where
-//! the operator thinks.
+//! [`read`] converts the bytes of one delivery to a [`call::Delivery`]. It is
+//! liberal: only `eventType` and the call id must be usable; everything else may
+//! be missing, of a wrong type, or new. Before that, an [`Authenticator`]
+//! verifies the sender and [`encoding::decode`] removes compression.
 //!
-//! | file | holds |
+//! | file | contains |
 //! | --- | --- |
-//! | [`envelope`] | which member of the body means what |
+//! | [`auth`] | authentication: bearer tokens, signatures, public keys |
+//! | [`encoding`] | `Content-Encoding` |
+//! | [`envelope`] | the members of the body and their meaning |
 //! | [`fingerprint`] | what makes two deliveries the same event |
-//! | [`json`] | JSON as it arrives: every text that the grammar allows |
+//! | [`identifier`] | identifiers as they are given from outside |
+//! | [`json`] | a JSON parser that accepts every text that the grammar allows |
 //! | [`time`] | the `Time:` line |
-//! | [`proof`] | what an endpoint asks of a delivery, and why it refuses one |
-//! | [`bearer`] | tokens |
-//! | [`signature`] | signatures |
-//! | [`key`] | the public keys that signatures are checked with |
+//! | [`time_zone`] | the time zone of that line |
 //!
 //! Deliberately absent: the database, and HTTP.
 //!
 //! [`call::Delivery`]: crate::call::Delivery
 
-pub mod bearer;
+pub mod auth;
+pub mod encoding;
 pub mod envelope;
 pub mod fingerprint;
-#[cfg(test)]
-mod fixtures;
+pub mod identifier;
 pub mod json;
-pub mod key;
-pub mod proof;
-pub mod signature;
+#[cfg(test)]
+mod tests;
 pub mod time;
+pub mod time_zone;
 
-pub use bearer::Tokens;
-pub use envelope::{Receipt, Unreadable, read};
-pub use key::PublicKey;
-pub use proof::{Guard, Refusal};
-pub use signature::Verifier;
+pub use auth::{AuthError, Authenticator, Credentials, PublicKey, SignatureVerifier, Tokens};
+pub use encoding::DecodeError;
+pub use envelope::{ReadError, Reading, Receipt, read};
+pub use time::TimeReading;
+pub use time_zone::ProviderTimeZone;
 
 /// The endpoint of `POST /webhooks`, which names none.
 pub const DEFAULT_ENDPOINT: &str = "default";

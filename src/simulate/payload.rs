@@ -1,7 +1,7 @@
 //! The body of a delivery, in the provider's exact shape: the same members in
 //! the same order, the text with its `Time:` line last, and about 1.1 kB.
 
-use chrono::{DateTime, FixedOffset, TimeDelta};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::call::CallKey;
@@ -37,8 +37,10 @@ pub struct Facts<'a> {
     pub call_sid: Option<&'a str>,
     /// The party.
     pub client_id: &'a str,
-    /// When it happened, at the offset at which the text says so.
-    pub at: DateTime<FixedOffset>,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// The same in the time zone of the text.
+    pub local_at: NaiveDateTime,
     /// What failed.
     pub faults: &'a [Fault],
     /// Whether it goes to the project's second endpoint.
@@ -171,13 +173,13 @@ fn text(facts: &Facts<'_>, subject: &str) -> String {
         }));
         lines.push(RULE.to_owned());
     }
-    lines.push(format!("Time: {}", facts.at.format("%Y-%m-%d %H:%M:%S")));
+    lines.push(format!("Time: {}", facts.local_at.format("%Y-%m-%d %H:%M:%S")));
     lines.join("\n")
 }
 
-fn error(fault: &Fault, at: DateTime<FixedOffset>) -> Error {
-    // It failed a little before it was told.
-    let failed_at = at.to_utc() - TimeDelta::milliseconds(700);
+fn error(fault: &Fault, at: DateTime<Utc>) -> Error {
+    // It failed a little before the event.
+    let failed_at = at - TimeDelta::milliseconds(700);
     Error {
         code: fault.code,
         message: fault.message,
@@ -220,13 +222,15 @@ mod tests {
                 KnownEvent::InboundError => &fault::INBOUND[..],
                 _ => &[],
             };
+            let at: DateTime<Utc> = format!("{}Z", time.replace(' ', "T")).parse().unwrap();
             let written = write(&Facts {
                 key: &key,
                 event_type: event.as_str(),
                 provider_status: data["callStatus"].as_str().unwrap(),
                 call_sid: data["callSid"].as_str(),
                 client_id: data["clientId"].as_str().unwrap(),
-                at: format!("{}Z", time.replace(' ', "T")).parse().unwrap(),
+                at,
+                local_at: at.naive_utc(),
                 faults,
                 to_second_endpoint: false,
                 auth_type: AuthType::None,
@@ -246,13 +250,15 @@ mod tests {
             call_id: CallId::new("out-11").unwrap(),
             project_id: ProjectId::new("3c9acfb1-c6b7-4bbc-b6c3-628af54d56c1").unwrap(),
         };
+        let at: DateTime<Utc> = "2026-05-12T10:24:11Z".parse().unwrap();
         let body = write(&Facts {
             key: &key,
             event_type: "OUTBOUND_CALL_ERROR",
             provider_status: "CALLING",
             call_sid: Some("CA94b5111"),
             client_id: "client-1",
-            at: "2026-05-12T10:24:11Z".parse().unwrap(),
+            at,
+            local_at: at.naive_utc(),
             faults: &fault::CONNECTING,
             to_second_endpoint: false,
             auth_type: AuthType::None,

@@ -39,7 +39,7 @@ pub struct Picture {
     pub time_in_status: BTreeMap<Status, f64>,
     /// How many events it has.
     pub event_count: u32,
-    /// How many of them are marked.
+    /// How many of them are anomalies.
     pub anomaly_count: u32,
     /// When the first happened.
     pub first_event_at: DateTime<Utc>,
@@ -125,6 +125,15 @@ struct Sketch<'a> {
     since: Option<DateTime<Utc>>,
     /// Which dial the last attempt is, if that is known.
     dial: Option<u8>,
+    /// The call before the error that it is in, if it may go back to that.
+    before_error: Option<BeforeError>,
+}
+
+/// A call before an error in the middle of an attempt.
+struct BeforeError {
+    status: Status,
+    since: Option<DateTime<Utc>>,
+    time_in_status: BTreeMap<Status, f64>,
 }
 
 impl<'a> Sketch<'a> {
@@ -144,7 +153,7 @@ impl<'a> Sketch<'a> {
             last_event_at: first.at,
             ended_at: None,
         };
-        let mut sketch = Self { call, picture, since: None, dial: None };
+        let mut sketch = Self { call, picture, since: None, dial: None, before_error: None };
         sketch.add(first);
         sketch
     }
@@ -154,55 +163,80 @@ impl<'a> Sketch<'a> {
         self.picture.event_count += 1;
         self.picture.last_event_at = event.at;
         self.picture.provider_status = Some(event.provider_status().to_owned());
-        self.picture.has_errors |= !event.step.faults.is_empty();
+        // Of an event of an unknown type nothing more is known.
         let EventType::Known(known) = event.event_type else {
-            self.picture.anomaly_count += 1;
             return;
         };
+        let is_error = known.status() == Status::Error;
+        self.picture.has_errors |= is_error || !event.step.faults.is_empty();
         if self.picture.status == Status::Unknown {
             self.picture.direction = Some(self.call.kind.direction());
         }
-        let says_nothing_new = self.add_to_attempts(known, event);
-        if says_nothing_new {
-            return;
+        if self.picture.status == Status::Canceled {
+            // The dial went ahead although the call was canceled.
+            self.picture.anomaly_count += 1;
+        }
+        if ends_the_call_only(known) {
+            self.before_error = None;
+        } else if self.is_of_another_dial(known, event) {
+            self.before_error = None;
+            self.begin_attempt(known, event);
+        } else {
+            self.go_on_from_error();
+            self.before_error = is_error.then(|| BeforeError {
+                status: self.picture.status,
+                since: self.since,
+                time_in_status: self.picture.time_in_status.clone(),
+            });
+            self.add_to_attempt(known, event);
         }
         self.enter(known.status(), event.at);
     }
 
-    /// Lets the attempt have what is of a dial; says whether the call was there
-    /// already.
-    fn add_to_attempts(&mut self, known: KnownEvent, event: &PlannedEvent) -> bool {
-        if ends_the_call_only(known) {
-            return false;
+    /// Whether the event is of a dial that has no attempt yet.
+    fn is_of_another_dial(&self, known: KnownEvent, event: &PlannedEvent) -> bool {
+        let Some(attempt) = self.picture.attempts.last() else { return true };
+        // Where a conversation ends on another dial, that is a leg of it.
+        let is_talking = matches!(attempt.status, Status::Calling | Status::Closing);
+        let hangs_up = matches!(known, KnownEvent::OutboundClosing | KnownEvent::OutboundCompleted);
+        // What was queued, or never dialled, becomes the first dial that is known.
+        self.dial.is_some() && self.dial != event.step.dial && !(is_talking && hangs_up)
+    }
+
+    fn begin_attempt(&mut self, known: KnownEvent, event: &PlannedEvent) {
+        if let Some(before) = self.picture.attempts.last_mut() {
+            // Its outcome was lost.
+            before.ended_at.get_or_insert(event.at);
         }
-        let sid = event.step.dial.map(|dial| self.call.sids[usize::from(dial)].clone());
-        let status = known.status();
-        let is_next = match self.picture.attempts.last() {
-            None => true,
-            // What was queued, or never dialled, becomes the first dial heard of.
-            Some(_) => self.dial.is_some() && self.dial != event.step.dial,
-        };
-        if is_next {
-            self.picture.attempts.push(AttemptPicture {
-                call_sid: None,
-                status,
-                started_at: event.at,
-                ended_at: None,
-            });
-        }
+        self.dial = None;
+        self.picture.attempts.push(AttemptPicture {
+            call_sid: None,
+            status: known.status(),
+            started_at: event.at,
+            ended_at: None,
+        });
+        self.add_to_attempt(known, event);
+    }
+
+    fn add_to_attempt(&mut self, known: KnownEvent, event: &PlannedEvent) {
         let attempt = self.picture.attempts.last_mut().expect("there is one by now");
-        if !is_next && attempt.status == Status::Error && status == Status::Closing {
-            // They hang up after the failure: it had ended the dial.
-            return true;
-        }
-        attempt.status = status;
+        attempt.status = known.status();
         attempt.ended_at = ends_a_dial(known).then_some(event.at);
-        if event.step.dial.is_some() {
-            self.dial = event.step.dial;
-            attempt.call_sid.clone_from(&sid);
-            self.picture.call_sid = sid;
+        // A leg does not rename the dial.
+        if let (None, Some(dial)) = (self.dial, event.step.dial) {
+            self.dial = Some(dial);
+            attempt.call_sid = Some(self.call.sids[usize::from(dial)].clone());
         }
-        false
+        self.picture.call_sid.clone_from(&attempt.call_sid);
+    }
+
+    /// The dial goes on, so its error changed nothing: the call is where it was.
+    fn go_on_from_error(&mut self) {
+        if let Some(before) = self.before_error.take() {
+            self.picture.status = before.status;
+            self.picture.time_in_status = before.time_in_status;
+            self.since = before.since;
+        }
     }
 
     fn enter(&mut self, status: Status, at: DateTime<Utc>) {
@@ -237,8 +271,7 @@ fn ends_the_call_only(event: KnownEvent) -> bool {
     )
 }
 
-/// Whether nothing more comes of a dial after the event, but for the
-/// completion after an error.
+/// Whether the dial has ended with the event, unless it goes on from an error.
 fn ends_a_dial(event: KnownEvent) -> bool {
     matches!(
         event,

@@ -15,12 +15,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::ChaCha8Rng};
 use ring::digest::{SHA256, digest};
 use uuid::Uuid;
 
 use crate::call::{CallId, CallKey, Direction, EventType, KnownEvent, ProjectId};
+use crate::recho::ProviderTimeZone;
 
 use super::payload::{self, AuthType};
 use super::scenario::{Kind, Life, Step, live};
@@ -55,8 +56,8 @@ pub struct Settings {
     pub faults: Faults,
     /// How the provider says that deliveries prove where they come from.
     pub auth_type: AuthType,
-    /// The offset from UTC at which the provider writes times into the text.
-    pub provider_utc_offset: FixedOffset,
+    /// The time zone in which the provider writes times into the text.
+    pub time_zone: ProviderTimeZone,
 }
 
 /// When the calls happen.
@@ -124,7 +125,7 @@ pub struct PlannedCall {
     /// What is delivered of it, in the order of delivery.
     pub deliveries: Vec<PlannedDelivery>,
     auth_type: AuthType,
-    provider_utc_offset: FixedOffset,
+    time_zone: ProviderTimeZone,
 }
 
 /// One event of a call.
@@ -191,7 +192,7 @@ impl Plan {
             events,
             deliveries,
             auth_type: self.0.auth_type,
-            provider_utc_offset: self.0.provider_utc_offset,
+            time_zone: self.0.time_zone,
         }
     }
 
@@ -318,7 +319,8 @@ impl PlannedCall {
             provider_status: event.provider_status(),
             call_sid: event.step.dial.map(|dial| self.sids[usize::from(dial)].as_str()),
             client_id: &self.client_id,
-            at: event.at.with_timezone(&self.provider_utc_offset),
+            at: event.at,
+            local_at: self.time_zone.to_local(event.at),
             faults: event.step.faults,
             to_second_endpoint,
             auth_type: self.auth_type,

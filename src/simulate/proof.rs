@@ -97,7 +97,7 @@ fn block(pem: &str, label: &str) -> Option<Result<Vec<u8>, NoKey>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::recho::key::PublicKey;
+    use crate::recho::PublicKey;
 
     use super::*;
 

@@ -36,8 +36,12 @@ pub enum Kind {
     GivenUp,
     /// The scheduled window passed, before the first dial or before a redial.
     Expired,
-    /// Cancelled while it waited.
+    /// Canceled while it waited.
     Canceled,
+    /// Canceled, but too late: the dial went ahead, and was answered.
+    CanceledTooLate,
+    /// Answered and transferred: it ends on another leg, with a `call_sid` of its own.
+    Transferred,
     /// Finished, but something failed on the way.
     CompletedWithErrors,
     /// Failed: before the dial, while connecting or in conversation.
@@ -54,8 +58,8 @@ pub enum Kind {
 
 /// Every kind, and how many of a thousand calls are of it. Four of five calls
 /// are outbound; six in ten of these end in a conversation.
-pub const KINDS: [(Kind, u32); 14] = [
-    (Kind::Answered, 400),
+pub const KINDS: [(Kind, u32); 16] = [
+    (Kind::Answered, 385),
     (Kind::AnsweredOnRedial, 100),
     (Kind::Busy, 40),
     (Kind::NoResponse, 60),
@@ -63,6 +67,8 @@ pub const KINDS: [(Kind, u32); 14] = [
     (Kind::GivenUp, 60),
     (Kind::Expired, 20),
     (Kind::Canceled, 25),
+    (Kind::CanceledTooLate, 5),
+    (Kind::Transferred, 10),
     (Kind::CompletedWithErrors, 40),
     (Kind::Failed, 30),
     (Kind::InboundCompleted, 150),
@@ -89,6 +95,8 @@ impl Kind {
             | Self::GivenUp
             | Self::Expired
             | Self::Canceled
+            | Self::CanceledTooLate
+            | Self::Transferred
             | Self::CompletedWithErrors
             | Self::Failed => Direction::Outbound,
             Self::InboundCompleted
@@ -110,6 +118,8 @@ impl Kind {
             Self::GivenUp => "attempts used up",
             Self::Expired => "expired",
             Self::Canceled => "canceled",
+            Self::CanceledTooLate => "canceled too late",
+            Self::Transferred => "transferred",
             Self::CompletedWithErrors => "completed with errors",
             Self::Failed => "failed",
             Self::InboundCompleted => "inbound completed",
@@ -133,7 +143,8 @@ pub struct Step {
     pub after: u32,
     /// What the provider calls it.
     pub event: KnownEvent,
-    /// Which dial it is about, from 0; `None` where it is about none.
+    /// Which dial it is about, from 0; `None` where it is about none. Another leg of
+    /// a conversation counts as a dial here, as it has a `call_sid` of its own.
     pub dial: Option<u8>,
     /// The provider's own status at that moment, without prefix.
     pub provider_status: &'static str,
@@ -201,12 +212,28 @@ pub fn live(kind: Kind, rng: &mut impl Rng) -> Life {
             story.queued();
             story.ends(KnownEvent::OutboundCanceled, 5, 1800);
         }
+        Kind::CanceledTooLate => {
+            story.queued();
+            story.ends(KnownEvent::OutboundCanceled, 2, 5);
+            story.wait(2, 5);
+            story.tell(KnownEvent::OutboundCalling, &[]);
+            story.talk();
+            story.completed(&[]);
+        }
+        Kind::Transferred => {
+            story.queued();
+            story.dialled();
+            story.wait(20, 240);
+            story.dial += 1;
+            story.hangs_up(15, 600);
+            story.completed(&[]);
+        }
         Kind::CompletedWithErrors => {
             story.queued();
             story.dialled();
             story.wait(5, 90);
             if story.chance(0.3) {
-                // The agent failed, but the platform saw the call to its end.
+                // The agent failed, but the call went on.
                 story.fails("CALLING", &fault::IN_CONVERSATION);
                 story.hangs_up(2, 20);
                 story.completed(&fault::IN_CONVERSATION);
@@ -238,13 +265,22 @@ pub fn live(kind: Kind, rng: &mut impl Rng) -> Life {
         }
         Kind::InboundCompletedWithErrors => {
             story.comes_in();
-            story.talk_inbound();
-            story.tell(KnownEvent::InboundCompleted, &fault::SURVIVED);
+            if story.chance(0.3) {
+                story.wait(3, 120);
+                story.tell_as(KnownEvent::InboundError, Some(0), "CALLING", &fault::INBOUND);
+                story.talk_inbound();
+                story.tell(KnownEvent::InboundCompleted, &[]);
+            } else {
+                story.talk_inbound();
+                story.tell(KnownEvent::InboundCompleted, &fault::SURVIVED);
+            }
         }
         Kind::InboundFailed => {
             story.comes_in();
             story.wait(3, 120);
-            story.tell_as(KnownEvent::InboundError, Some(0), "CALLING", &fault::INBOUND);
+            // Not every error comes with a list of what failed.
+            let faults: &[Fault] = if story.chance(0.2) { &[] } else { &fault::INBOUND };
+            story.tell_as(KnownEvent::InboundError, Some(0), "CALLING", faults);
         }
         Kind::InboundTurnedAway => {
             if story.chance(0.7) {

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use ring::digest::{Context, SHA256};
 
-use crate::call::{self, Call, Delivery, EventType, KnownEvent};
-use crate::recho::{self, Receipt};
+use crate::call::{self, Call, Delivery, EventType, KnownEvent, ProjectId};
+use crate::recho::{self, ProviderTimeZone, Receipt};
 
 use super::payload::AuthType;
 use super::picture::{AttemptPicture, Picture};
@@ -23,7 +23,7 @@ fn settings(seed: u64) -> Settings {
         projects: 3,
         faults: Faults::default(),
         auth_type: AuthType::None,
-        provider_utc_offset: UTC,
+        time_zone: ProviderTimeZone::UTC,
     }
 }
 
@@ -50,14 +50,14 @@ fn calls(plan: &Plan, count: u64) -> impl Iterator<Item = PlannedCall> {
     (0..count).map(|number| plan.call(number))
 }
 
-const UTC: FixedOffset = FixedOffset::east_opt(0).unwrap();
-
-fn read_at(body: &[u8], received_at: DateTime<Utc>, provider_utc_offset: FixedOffset) -> Delivery {
-    recho::read(body, Receipt { endpoint: "default", received_at, provider_utc_offset }).unwrap()
+fn read_at(body: &[u8], received_at: DateTime<Utc>, time_zone: ProviderTimeZone) -> Delivery {
+    let default_project = &ProjectId::unnamed();
+    let receipt = Receipt { endpoint: "default", received_at, time_zone, default_project };
+    recho::read(body, receipt).unwrap().delivery
 }
 
 fn read(body: &[u8], received_at: DateTime<Utc>) -> Delivery {
-    read_at(body, received_at, UTC)
+    read_at(body, received_at, ProviderTimeZone::UTC)
 }
 
 /// The state machine's picture of the events that `arrived` is true of.
@@ -93,7 +93,7 @@ fn picture(call: &Call) -> Picture {
         anomaly_count: call.anomaly_count,
         first_event_at: call.first_event_at,
         last_event_at: call.last_event_at(),
-        ended_at: call.ended_at,
+        ended_at: call.ended_at(),
     }
 }
 
@@ -242,12 +242,17 @@ fn every_payload_is_read_and_is_about_as_large_as_the_providers() {
 }
 
 #[test]
-fn times_are_told_at_the_offset_of_the_provider() {
-    let provider_utc_offset = FixedOffset::west_opt(5 * 3600).unwrap();
-    let call = Plan::new(Settings { provider_utc_offset, ..settings(9) }).call(1);
-    let at = call.events[0].at;
-    let read = read_at(&call.body_of(0, false), at, provider_utc_offset);
-    assert_eq!(read.event.occurred_at, Some(at));
+fn times_are_written_in_the_time_zone_of_the_provider() {
+    for time_zone in ["America/New_York", "+09:00"].map(|name| name.parse().unwrap()) {
+        let call = Plan::new(Settings { time_zone, ..settings(9) }).call(1);
+        let at = call.events[0].at;
+        let read = read_at(&call.body_of(0, false), at, time_zone);
+        assert_eq!(read.event.occurred_at, Some(at), "{time_zone}");
+        assert_ne!(
+            read_at(&call.body_of(0, false), at, ProviderTimeZone::UTC).event.occurred_at,
+            Some(at)
+        );
+    }
 }
 
 #[test]

@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::{
-    access::{Grant, KeyHash, KeyName, Projects, Scope, grant::USE_PRECISION},
-    call::ProjectId,
+    access::{Grant, KeyHash, KeyName, Projects, grant::USE_PRECISION},
+    call::{ProjectId, UnknownName},
 };
 
 /// A row of `api_keys`, without the hash.
 struct KeyRow {
     id: Uuid,
     name: String,
-    scope: Scope,
+    scope: String,
     projects: Option<Vec<String>>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
@@ -42,7 +42,7 @@ impl TryFrom<KeyRow> for Grant {
         Ok(Self {
             id: row.id,
             name: KeyName::new(row.name).map_err(|problem| corrupt("name", &problem))?,
-            scope: row.scope,
+            scope: row.scope.parse().map_err(|problem: UnknownName| corrupt("scope", &problem))?,
             projects: projects.map_err(|problem| corrupt("projects", &problem))?,
             created_at: row.created_at,
             expires_at: row.expires_at,
@@ -53,10 +53,6 @@ impl TryFrom<KeyRow> for Grant {
 }
 
 /// Keeps a new key.
-///
-/// # Errors
-///
-/// Where the database refuses.
 pub async fn insert(
     executor: impl PgExecutor<'_>,
     hash: &KeyHash,
@@ -85,10 +81,6 @@ pub async fn insert(
 }
 
 /// What the key of that hash is good for, if there is one.
-///
-/// # Errors
-///
-/// Where the database cannot be asked, or the row cannot be.
 pub async fn by_hash(
     executor: impl PgExecutor<'_>,
     hash: &KeyHash,
@@ -96,7 +88,7 @@ pub async fn by_hash(
     sqlx::query_as!(
         KeyRow,
         r#"
-        select id, name, scope as "scope: Scope", projects, created_at, expires_at, revoked_at,
+        select id, name, scope::text as "scope!", projects, created_at, expires_at, revoked_at,
             last_used_at
         from api_keys
         where hash = $1
@@ -110,15 +102,11 @@ pub async fn by_hash(
 }
 
 /// All keys, revoked ones included, in the order in which they were made.
-///
-/// # Errors
-///
-/// Where the database cannot be asked, or a row cannot be.
 pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<Grant>, Error> {
     sqlx::query_as!(
         KeyRow,
         r#"
-        select id, name, scope as "scope: Scope", projects, created_at, expires_at, revoked_at,
+        select id, name, scope::text as "scope!", projects, created_at, expires_at, revoked_at,
             last_used_at
         from api_keys
         order by created_at, id
@@ -132,10 +120,6 @@ pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<Grant>, Error> {
 }
 
 /// Takes a key back, unless that was done before.
-///
-/// # Errors
-///
-/// Where the database refuses.
 pub async fn revoke(
     executor: impl PgExecutor<'_>,
     id: Uuid,
@@ -153,10 +137,6 @@ pub async fn revoke(
 
 /// Writes down that a key was used, unless that is known to within
 /// [`USE_PRECISION`]: of the instances that see it used, one writes.
-///
-/// # Errors
-///
-/// Where the database refuses.
 pub async fn note_use(
     executor: impl PgExecutor<'_>,
     id: Uuid,

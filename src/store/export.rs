@@ -1,39 +1,38 @@
-//! What leaves the store as a whole: every call, event or delivery of a range,
-//! as a stream.
+//! Whole ranges of calls, events and deliveries, as streams.
 //!
-//! What always holds: all that is read in one [`snapshot`] is of one moment,
-//! whatever is written meanwhile; rows come one by one as the reader takes them,
-//! call by call in key order, and the events of a call in the order of its
-//! history. So the same store gives the same rows in the same order, and no
-//! more than a row of them is held here.
+//! What always holds: what is read in one [`snapshot`] is of one moment; rows are
+//! read one by one as the reader takes them, call by call in key order, and the
+//! events of a call in the order of its history. So the same store gives the same
+//! rows in the same order, and one row is held at a time.
 //!
-//! Deliberately absent: an index for the ranges. A range reads what it must;
-//! deliveries would pay for the index each time.
+//! Deliberately absent: an index for the ranges, which each delivery would pay for.
 
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt as _};
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction, types::Json};
-use uuid::Uuid;
 
 use super::{
     Error,
-    calls::{CallRow, StoredCall},
-    codec::{Row, count, key},
-    events::{HistoryEvent, HistoryRow, ToldError},
+    calls::{StoredCall, row::CallRow},
+    codec::{Row, count, fingerprint, key},
+    events::{
+        history::{HistoryEvent, HistoryRow, ReportedError},
+        row::name_of,
+    },
 };
 use crate::{
     access::Projects,
-    call::{CallError, CallKey, Direction, Disposition, Status},
+    call::{CallError, CallKey, event_id},
 };
 
-/// Which rows are wanted.
+/// Which rows are exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// From when on; this moment included.
+    /// The least time, inclusive.
     pub from: Option<DateTime<Utc>>,
-    /// Until when; this moment not included.
+    /// The greatest time, exclusive.
     pub to: Option<DateTime<Utc>>,
-    /// Of which projects.
+    /// The projects.
     pub projects: Projects,
 }
 
@@ -50,34 +49,30 @@ impl Selection {
 pub struct ExportedCall {
     /// The call.
     pub stored: StoredCall,
-    /// The first errors that its events told, in fold order.
-    pub errors: Vec<ToldError>,
+    /// The first errors of its events, in fold order.
+    pub errors: Vec<ReportedError>,
 }
 
-/// An event as it was delivered: all that makes it again.
+/// An event as it was delivered: all that is needed to store it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedDelivery {
     /// The call.
     pub key: CallKey,
-    /// The endpoint that took its first delivery.
+    /// The endpoint that received its first delivery.
     pub endpoint: String,
-    /// When its first delivery came.
+    /// When its first delivery was received.
     pub received_at: DateTime<Utc>,
-    /// When it happened, where its `Time:` line could be believed.
+    /// When it happened by the provider's clock.
     pub occurred_at: Option<DateTime<Utc>>,
-    /// How often it was delivered.
+    /// The number of its deliveries.
     pub delivery_count: u32,
-    /// When it was last delivered.
+    /// When its last delivery was received.
     pub last_delivered_at: DateTime<Utc>,
-    /// The body of its first delivery, exactly as it came.
+    /// The body of its first delivery, exactly as received.
     pub payload: String,
 }
 
-/// Begins to read of one moment, over a connection that is not set to anything.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
+/// Begins a transaction that reads one snapshot, over a connection with default settings.
 pub async fn snapshot<'c>(
     conn: &'c mut PgConnection,
     selection: &Selection,
@@ -86,8 +81,8 @@ pub async fn snapshot<'c>(
     sqlx::query!("set transaction isolation level repeatable read, read only")
         .execute(&mut *tx)
         .await?;
-    // For a range the planner may weigh a scan and a sort against the key's index. Of everything
-    // there is nothing to weigh: a sort would put all of it into files before the first row comes.
+    // For a range the planner may choose between the key's index and a scan with a sort. For all
+    // rows a sort would write everything into files before the first row.
     sqlx::query!(
         r#"
         select set_config('plan_cache_mode', 'force_custom_plan', true) as plan,
@@ -101,11 +96,7 @@ pub async fn snapshot<'c>(
     Ok(tx)
 }
 
-/// How many events there are, roughly: what the planner believes.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
+/// About how many events there are: the planner's estimate.
 pub async fn estimate_events(conn: &mut PgConnection) -> Result<u64, Error> {
     let events = sqlx::query_scalar!(
         r#"
@@ -122,64 +113,59 @@ pub async fn estimate_events(conn: &mut PgConnection) -> Result<u64, Error> {
 /// An error of a call, as the statement makes it.
 #[derive(Debug, serde::Deserialize)]
 struct ErrorRow {
-    event_id: Uuid,
+    /// In hexadecimal.
+    fingerprint: String,
     #[serde(flatten)]
     error: CallError,
 }
 
-/// The calls of a bucket whose first event happened within the range, each with
-/// at most `max_errors` of its errors.
-///
-/// # Errors
-///
-/// Each item where the database cannot be asked, or a row cannot be.
+/// The calls whose first event happened within the range, each with at most
+/// `max_errors` of its errors.
 pub fn calls<'c>(
     conn: &'c mut PgConnection,
-    bucket: i32,
     selection: &Selection,
     max_errors: u16,
 ) -> impl Stream<Item = Result<ExportedCall, Error>> + Unpin + use<'c> {
     sqlx::query!(
         r#"
-        select project_id, call_id, version, direction as "direction: Direction",
-            status as "status: Status",
-            callstate_attempts(attempts_before, attempts)::text as "attempts!", client_id,
-            provider_status, has_errors, event_count, anomaly_count,
-            microseconds_in_status::text as "microseconds_in_status!", status_since,
-            first_event_at, last_event_at, last_event_rank, last_event_fingerprint, ended_at,
-            updated_at, last_delivered_at,
+        select id, project_id, call_id, version, direction::text, status,
+            attempts::text as "attempts!", client_id, provider_status, has_errors, event_count,
+            anomaly_count, microseconds_in_status as "microseconds_in_status: Vec<Option<i64>>",
+            status_since, is_status_since_reported, first_event_at, last_event_at, last_event_rank,
+            last_event_fingerprint, updated_at, last_delivered_at,
             case when has_errors then (
-                select jsonb_agg(jsonb_build_object('event_id', event_id) || error)
+                select jsonb_agg(
+                    jsonb_build_object('fingerprint', encode(fingerprint, 'hex')) || error
+                )
                 from (
-                    select event_id, error
+                    select fingerprint, error
                     from (
-                        select event_id, errors
+                        select fingerprint, errors
                         from (
-                            select event_id, errors, effective_at, rank, fingerprint
+                            select fingerprint, errors, effective_at, event_type
                             from events
-                            where events.bucket = calls.bucket and events.call_id = calls.call_id
-                                and events.project_id = calls.project_id and errors is not null
-                            -- looked up by the call: an index in the order of time would be read
+                            where events.call = calls.id and errors is not null
+                            -- found by the call: an index in the order of time would be read
                             -- through for each
                             offset 0
                         ) as of_call
-                        order by effective_at, rank, fingerprint
-                        -- each tells one at least
-                        limit $5
-                    ) as telling
+                        left join event_type_spec on event_type_spec.id = of_call.event_type
+                        left join status_spec on status_spec.id = event_type_spec.status
+                        order by effective_at, status_spec.rank nulls first, fingerprint
+                        -- each has one error at least
+                        limit $4
+                    ) as carriers
                     -- expanded one after the other, in their order, until there are enough
                     cross join lateral jsonb_array_elements(errors) as error
-                    limit $5
-                ) as told
+                    limit $4
+                ) as carried
             ) end as "errors: Json<Vec<ErrorRow>>"
         from calls
-        where bucket = $1
-            and ($2::timestamptz is null or first_event_at >= $2)
-            and ($3::timestamptz is null or first_event_at < $3)
-            and ($4::text[] is null or project_id = any($4))
+        where ($1::timestamptz is null or first_event_at >= $1)
+            and ($2::timestamptz is null or first_event_at < $2)
+            and ($3::text[] is null or project_id = any($3))
         order by call_id, project_id
         "#,
-        bucket,
         selection.from,
         selection.to,
         selection.projects.ids() as Option<Vec<&str>>,
@@ -189,7 +175,8 @@ pub fn calls<'c>(
     .map(|row| {
         let row = row?;
         let errors = row.errors.map_or_else(Vec::new, |errors| errors.0);
-        let stored = CallRow {
+        let stored = StoredCall::try_from(CallRow {
+            id: row.id,
             project_id: row.project_id,
             call_id: row.call_id,
             version: row.version,
@@ -203,80 +190,53 @@ pub fn calls<'c>(
             anomaly_count: row.anomaly_count,
             microseconds_in_status: row.microseconds_in_status,
             status_since: row.status_since,
+            is_status_since_reported: row.is_status_since_reported,
             first_event_at: row.first_event_at,
             last_event_at: row.last_event_at,
             last_event_rank: row.last_event_rank,
             last_event_fingerprint: row.last_event_fingerprint,
-            ended_at: row.ended_at,
             updated_at: row.updated_at,
             last_delivered_at: row.last_delivered_at,
-        };
-        let told = |ErrorRow { event_id, error }| ToldError { event_id, error };
-        Ok(ExportedCall {
-            stored: stored.try_into()?,
-            errors: errors.into_iter().map(told).collect(),
-        })
+        })?;
+        let errors = errors.into_iter().map(|row| {
+            let bytes = hex(&row.fingerprint);
+            let at = Row { table: "events", key: &stored.key };
+            let fingerprint = at.read("fingerprint", fingerprint(&bytes))?;
+            Ok(ReportedError { event_id: event_id(&stored.key, fingerprint), error: row.error })
+        });
+        let errors = errors.collect::<Result<_, Error>>()?;
+        Ok(ExportedCall { stored, errors })
     })
 }
 
-/// The events of a bucket that were first received within the range, without
-/// their payloads.
-///
-/// # Errors
-///
-/// Each item where the database cannot be asked, or a row cannot be.
-pub fn events<'c>(
-    conn: &'c mut PgConnection,
-    bucket: i32,
-    selection: &Selection,
-) -> impl Stream<Item = Result<(CallKey, HistoryEvent), Error>> + Unpin + use<'c> {
-    sqlx::query_as!(
-        HistoryRow,
-        r#"
-        select project_id, call_id, fingerprint, event_id, event_type, rank, occurred_at,
-            received_at, effective_at, call_sid, client_id, provider_status,
-            errors as "errors: Json<Vec<CallError>>",
-            disposition as "disposition: Disposition", reason,
-            from_status as "from_status: Status", to_status as "to_status: Status", attempt,
-            delivery_count, last_delivered_at, endpoint, null as payload
-        from events
-        where bucket = $1
-            and ($2::timestamptz is null or received_at >= $2)
-            and ($3::timestamptz is null or received_at < $3)
-            and ($4::text[] is null or project_id = any($4))
-        order by call_id, project_id, effective_at, rank, fingerprint
-        "#,
-        bucket,
-        selection.from,
-        selection.to,
-        selection.projects.ids() as Option<Vec<&str>>,
-    )
-    .fetch(conn)
-    .map(|row| row?.read())
+/// The bytes of hexadecimal text, as far as it is that.
+fn hex(text: &str) -> Vec<u8> {
+    let pairs = text.as_bytes().as_chunks::<2>().0.iter();
+    pairs.filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-/// The same events, each as it was delivered.
-///
-/// # Errors
-///
-/// As [`events`].
-pub fn deliveries<'c>(
+/// The events whose first delivery was received within the range, without their
+/// payloads.
+pub fn events<'c>(
     conn: &'c mut PgConnection,
-    bucket: i32,
     selection: &Selection,
-) -> impl Stream<Item = Result<ExportedDelivery, Error>> + Unpin + use<'c> {
+) -> impl Stream<Item = Result<HistoryEvent, Error>> + Unpin + use<'c> {
     sqlx::query!(
         r#"
-        select project_id, call_id, endpoint, received_at, occurred_at, delivery_count,
-            last_delivered_at, payload::text as "payload!"
-        from events
-        where bucket = $1
-            and ($2::timestamptz is null or received_at >= $2)
-            and ($3::timestamptz is null or received_at < $3)
-            and ($4::text[] is null or project_id = any($4))
-        order by call_id, project_id, effective_at, rank, fingerprint
+        select project_id, calls.call_id, call, fingerprint, events.event_type, unrecognized_type,
+            occurred_at, time_problem, received_at, effective_at, call_sid, events.client_id,
+            events.provider_status, errors as "errors: Json<Vec<CallError>>",
+            disposition::text as "disposition!", reason, reason_status, reason_attempt,
+            from_status, to_status, attempt, delivery_count, events.last_delivered_at, endpoint
+        from calls
+        join events on events.call = calls.id
+        left join event_type_spec on event_type_spec.id = events.event_type
+        left join status_spec on status_spec.id = event_type_spec.status
+        where ($1::timestamptz is null or received_at >= $1)
+            and ($2::timestamptz is null or received_at < $2)
+            and ($3::text[] is null or project_id = any($3))
+        order by calls.call_id, project_id, effective_at, status_spec.rank nulls first, fingerprint
         "#,
-        bucket,
         selection.from,
         selection.to,
         selection.projects.ids() as Option<Vec<&str>>,
@@ -284,8 +244,64 @@ pub fn deliveries<'c>(
     .fetch(conn)
     .map(|row| {
         let row = row?;
-        let key = key("events", row.project_id, row.call_id)?;
-        let at = Row { table: "events", key: &key };
+        HistoryRow {
+            call: row.call,
+            fingerprint: row.fingerprint,
+            event_type: row.event_type,
+            unrecognized_type: row.unrecognized_type,
+            occurred_at: row.occurred_at,
+            time_problem: row.time_problem,
+            received_at: row.received_at,
+            effective_at: row.effective_at,
+            call_sid: row.call_sid,
+            client_id: row.client_id,
+            provider_status: row.provider_status,
+            errors: row.errors,
+            disposition: row.disposition,
+            reason: row.reason,
+            reason_status: row.reason_status,
+            reason_attempt: row.reason_attempt,
+            from_status: row.from_status,
+            to_status: row.to_status,
+            attempt: row.attempt,
+            delivery_count: row.delivery_count,
+            last_delivered_at: row.last_delivered_at,
+            endpoint: row.endpoint,
+            payload: None,
+        }
+        .read(key("calls", row.project_id, row.call_id)?)
+    })
+}
+
+/// The same events, each as it was delivered. An event without a payload, which
+/// retention removed, is left out.
+pub fn deliveries<'c>(
+    conn: &'c mut PgConnection,
+    selection: &Selection,
+) -> impl Stream<Item = Result<ExportedDelivery, Error>> + Unpin + use<'c> {
+    sqlx::query!(
+        r#"
+        select project_id, calls.call_id, call, fingerprint, endpoint, received_at, occurred_at,
+            delivery_count, events.last_delivered_at, payload::text as "payload!"
+        from calls
+        join events on events.call = calls.id
+        left join event_type_spec on event_type_spec.id = events.event_type
+        left join status_spec on status_spec.id = event_type_spec.status
+        where ($1::timestamptz is null or received_at >= $1)
+            and ($2::timestamptz is null or received_at < $2)
+            and ($3::text[] is null or project_id = any($3))
+            and payload is not null
+        order by calls.call_id, project_id, effective_at, status_spec.rank nulls first, fingerprint
+        "#,
+        selection.from,
+        selection.to,
+        selection.projects.ids() as Option<Vec<&str>>,
+    )
+    .fetch(conn)
+    .map(|row| {
+        let row = row?;
+        let name = name_of(row.call, &row.fingerprint);
+        let at = Row { table: "events", key: &name };
         Ok(ExportedDelivery {
             delivery_count: at.read("delivery_count", count(row.delivery_count))?,
             endpoint: row.endpoint,
@@ -293,7 +309,7 @@ pub fn deliveries<'c>(
             occurred_at: row.occurred_at,
             last_delivered_at: row.last_delivered_at,
             payload: row.payload,
-            key,
+            key: key("calls", row.project_id, row.call_id)?,
         })
     })
 }

@@ -74,18 +74,16 @@ pub struct Entry {
 /// An entry with its body, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WholeEntry {
-    /// All but the body.
+    /// All but headers and body.
     pub entry: Entry,
+    /// The headers that were kept, as a JSON object.
+    pub headers: serde_json::Value,
     /// The body.
     pub body: Vec<u8>,
 }
 
 /// Keeps a delivery, once for each distinct body that an endpoint gets. Tells
 /// whether there was none like it.
-///
-/// # Errors
-///
-/// Where the database refuses.
 pub async fn keep(
     executor: impl PgExecutor<'_>,
     delivery: &Quarantined<'_>,
@@ -98,6 +96,7 @@ pub async fn keep(
         values ($1, $2, $3, $4, $5, $6, $6, 1)
         on conflict (id) do update set
             reason = excluded.reason,
+            headers = excluded.headers,
             last_received_at = greatest(kept.last_received_at, excluded.last_received_at),
             count = kept.count + 1
         returning count
@@ -115,10 +114,6 @@ pub async fn keep(
 }
 
 /// The newest entries, those older than `after`, at most `limit`.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
 pub async fn newest(
     executor: impl PgExecutor<'_>,
     after: Option<Place>,
@@ -151,10 +146,6 @@ pub async fn newest(
 }
 
 /// The places of the oldest entries, those newer than `after`, at most `limit`.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
 pub async fn oldest(
     executor: impl PgExecutor<'_>,
     after: Option<Place>,
@@ -179,10 +170,6 @@ pub async fn oldest(
 }
 
 /// How many entries there are.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
 pub async fn count(executor: impl PgExecutor<'_>) -> Result<u64, Error> {
     let entries = sqlx::query_scalar!(r#"select count(*) as "count!" from quarantine"#)
         .fetch_one(executor)
@@ -191,15 +178,11 @@ pub async fn count(executor: impl PgExecutor<'_>) -> Result<u64, Error> {
 }
 
 /// The entry of that id, if there is one.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
 pub async fn by_id(executor: impl PgExecutor<'_>, id: Uuid) -> Result<Option<WholeEntry>, Error> {
     let row = sqlx::query!(
         r#"
         select first_received_at, reason, endpoint, last_received_at, count,
-            octet_length(body) as "size!", body
+            octet_length(body) as "size!", headers, body
         from quarantine
         where id = $1
         "#,
@@ -216,18 +199,16 @@ pub async fn by_id(executor: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Who
             count: row.count,
             size: row.size,
         },
+        headers: row.headers,
         body: row.body,
     }))
 }
 
-/// Removes an entry, if it is still there.
-///
-/// # Errors
-///
-/// Where the database refuses.
-pub async fn remove(executor: impl PgExecutor<'_>, id: Uuid) -> Result<(), Error> {
-    sqlx::query!("delete from quarantine where id = $1", id).execute(executor).await?;
-    Ok(())
+/// Removes an entry; false if there is none.
+pub async fn remove(executor: impl PgExecutor<'_>, id: Uuid) -> Result<bool, Error> {
+    let removed =
+        sqlx::query!("delete from quarantine where id = $1", id).execute(executor).await?;
+    Ok(removed.rows_affected() > 0)
 }
 
 /// The newest of the entries that are too many, too large together, or too old;
@@ -235,10 +216,6 @@ pub async fn remove(executor: impl PgExecutor<'_>, id: Uuid) -> Result<(), Error
 ///
 /// It walks from the newest entry on and reads no body, so it takes as long as
 /// what may stay has entries.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
 pub async fn first_beyond(
     executor: impl PgExecutor<'_>,
     bounds: Bounds,
@@ -284,10 +261,6 @@ pub async fn first_beyond(
 /// It waits for nobody: who is held by another is left to them. Since a place
 /// and not a number says what goes, several instances that do this at once drop
 /// no more than one would.
-///
-/// # Errors
-///
-/// Where the database refuses.
 pub async fn drop_from(executor: impl PgExecutor<'_>, place: Place) -> Result<usize, Error> {
     let dropped = sqlx::query_scalar!(
         r#"

@@ -1,5 +1,5 @@
 //! A delivery as a line of JSON: what `export deliveries` writes and `import`
-//! reads. The form is an interface, which README describes.
+//! reads. The form is an interface, which docs/export-import.md describes.
 //!
 //! The payload is a string, as its text counts to the byte and need not be what
 //! another JSON library would make of it: lone surrogates, numbers beyond a
@@ -7,18 +7,18 @@
 //! put the JSON there itself, and leave out what is not known.
 //!
 //! What is kept beside the payload is what does not follow from it.
-//! `occurred_at` is among that: it was read by the offset that the provider's
-//! clock had then. All else, such as the call's status, is made again.
+//! `occurred_at` is among that: it was read in the time zone that was configured
+//! then. All else, such as the call's status, is made again.
 
 use std::str::Utf8Error;
 
-use chrono::{DateTime, Datelike as _, FixedOffset, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    call::{Delivery, InvalidIdentifier, Receipts, id},
-    recho::{self, DEFAULT_ENDPOINT, Receipt, Unreadable},
+    call::{Delivery, InvalidIdentifier, ProjectId, Receipts, id},
+    recho::{self, DEFAULT_ENDPOINT, ProviderTimeZone, ReadError, Receipt, identifier},
     store::export::ExportedDelivery,
 };
 
@@ -79,7 +79,7 @@ pub enum BadLine {
     Time(&'static str),
     /// Its payload cannot be understood.
     #[error("has a payload that cannot be understood: {0}")]
-    Payload(#[from] Unreadable),
+    Payload(#[from] ReadError),
     /// Its payload is about another call.
     #[error("{member} is {line:?}, but {payload:?} in its payload")]
     Contradiction {
@@ -121,24 +121,31 @@ pub fn write(line: &mut Vec<u8>, delivery: &ExportedDelivery) -> serde_json::Res
 pub fn read(
     line: &[u8],
     now: DateTime<Utc>,
-    provider_utc_offset: FixedOffset,
+    time_zone: ProviderTimeZone,
 ) -> Result<Delivery, BadLine> {
     let line: Read<'_> = serde_json::from_str(str::from_utf8(line)?)?;
     let endpoint = line.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
     id::check(endpoint).map_err(BadLine::Endpoint)?;
     let received_at = time("received_at", line.received_at)?.unwrap_or(now);
-    let receipt = Receipt { endpoint, received_at, provider_utc_offset };
+    // The endpoint that received it may have had a default of its own.
+    let named = line.project_id.as_deref().and_then(|text| identifier::project_id(text).ok());
+    let default_project = &named.clone().unwrap_or_else(ProjectId::unnamed);
+    let receipt = Receipt { endpoint, received_at, time_zone, default_project };
     let quoted = line.payload.get();
     let mut delivery = if quoted.starts_with('"') {
         let payload: String = serde_json::from_str(quoted)?;
-        recho::read(payload.as_bytes(), receipt)?
+        recho::read(payload.as_bytes(), receipt)?.delivery
     } else {
-        recho::read(quoted.as_bytes(), receipt)?
+        recho::read(quoted.as_bytes(), receipt)?.delivery
     };
     agree("call_id", line.call_id, delivery.key.call_id.as_str())?;
-    agree("project_id", line.project_id, delivery.key.project_id.as_str())?;
+    let project_id = named.map(String::from).or(line.project_id);
+    agree("project_id", project_id, delivery.key.project_id.as_str())?;
     if let Some(occurred_at) = line.occurred_at {
         delivery.event.occurred_at = time("occurred_at", occurred_at)?;
+        if occurred_at.is_some() {
+            delivery.time_problem = None;
+        }
     }
     let deliveries = line.delivery_count.unwrap_or(1);
     if deliveries == 0 || i32::try_from(deliveries).is_err() {
@@ -185,7 +192,7 @@ mod tests {
 
     const PAYLOAD: &str = r#"{"projectId": "p", "eventType": "OUTBOUND_CALL_BUSY", "body": {
         "text": "Time: 2026-05-12 12:00:00", "data": {"callId": "c", "note": "\ud800 \u0000"}}}"#;
-    const UTC: FixedOffset = FixedOffset::east_opt(0).unwrap();
+    const UTC: ProviderTimeZone = ProviderTimeZone::UTC;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -257,6 +264,18 @@ mod tests {
     }
 
     #[test]
+    fn the_project_of_a_line_is_that_of_a_payload_without_one() {
+        let line = r#"{"payload": {"eventType": "x", "callId": "c"}, "project_id": "p"}"#;
+        assert_eq!(read_now(line).unwrap().key.project_id.as_str(), "p");
+        let uuid = "3c9acfb1-c6b7-4bbc-b6c3-628af54d56c1";
+        let line = json!({
+            "payload": {"eventType": "x", "callId": "c", "projectId": uuid},
+            "project_id": uuid.to_uppercase(),
+        });
+        assert_eq!(read_now(&line.to_string()).unwrap().key.project_id.as_str(), uuid);
+    }
+
+    #[test]
     fn a_bad_line_says_why() {
         for (line, why) in [
             ("", "EOF while parsing"),
@@ -302,8 +321,13 @@ mod tests {
                 "call_id is \"d\", but \"c\" in its payload",
             ),
             (
-                r#"{"payload": {"eventType": "x", "callId": "c"}, "project_id": "p"}"#,
-                "project_id is \"p\", but \"default\" in its payload",
+                r#"{"payload": {"eventType": "x", "callId": "c", "projectId": "q"},
+                    "project_id": "p"}"#,
+                "project_id is \"p\", but \"q\" in its payload",
+            ),
+            (
+                r#"{"payload": {"eventType": "x", "callId": "c"}, "project_id": "\n"}"#,
+                "project_id is \"\\n\", but \"default\" in its payload",
             ),
         ] {
             let said = read_now(line).unwrap_err();

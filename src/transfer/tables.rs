@@ -1,8 +1,12 @@
 //! The tables: which columns they have, and where each comes from.
 
 use crate::{
-    call::{Attempt, CallError, CallKey, CallSid, ClientId, Direction, Status},
-    store::{calls::StoredCall, events::HistoryEvent, export::ExportedCall},
+    call::{Attempt, CallError, CallKey, CallSid, ClientId, Direction, Status, event::TimeProblem},
+    store::{
+        calls::StoredCall,
+        events::{StoredEvent, history::HistoryEvent},
+        export::ExportedCall,
+    },
 };
 
 use super::sheet::{Cell, Field, Kind, Sheet};
@@ -68,7 +72,7 @@ pub fn calls() -> Sheet<ExportedCall> {
         Field::new("anomaly_count", Integer).of(|it| it.stored.call.anomaly_count.into()),
         Field::new("first_event_at", Time).of(|it| it.stored.call.first_event_at.into()),
         Field::new("last_event_at", Time).of(|it| it.stored.call.last_event_at().into()),
-        Field::optional("ended_at", Time).of(|it| it.stored.call.ended_at.into()),
+        Field::optional("ended_at", Time).of(|it| it.stored.call.ended_at().into()),
         Field::new("updated_at", Time).of(|it| it.stored.call.updated_at.into()),
     ])
 }
@@ -94,39 +98,44 @@ pub fn attempts() -> Sheet<AttemptRow> {
 
 /// An event each, as the history of its call shows it.
 #[must_use]
-pub fn events() -> Sheet<(CallKey, HistoryEvent)> {
+pub fn events() -> Sheet<HistoryEvent> {
     use Kind::{Integer, Text, Time};
     Sheet::new(vec![
-        Field::new("call_id", Text).of(|(key, _)| key.call_id.as_str().into()),
-        Field::new("project_id", Text).of(|(key, _)| key.project_id.as_str().into()),
-        Field::new("event_id", Text).of(|(_, it)| it.stored.derived.event_id.to_string().into()),
-        Field::new("event_type", Text).of(|(_, it)| it.stored.event.event_type.as_str().into()),
-        Field::optional("status", Text).of(|(_, it)| {
+        Field::new("call_id", Text).of(|it| it.key.call_id.as_str().into()),
+        Field::new("project_id", Text).of(|it| it.key.project_id.as_str().into()),
+        Field::new("event_id", Text).of(|it| it.event_id().to_string().into()),
+        Field::new("event_type", Text).of(|it| it.stored.event.event_type.as_str().into()),
+        Field::optional("status", Text).of(|it| {
             let status = it.stored.event.status();
             Some(status).filter(|it| *it != Status::Unknown).map(Status::as_str).into()
         }),
         Field::new("disposition", Text)
-            .of(|(_, it)| it.stored.derived.outcome.disposition.as_str().into()),
-        Field::new("reason", Text).of(|(_, it)| it.stored.derived.outcome.reason.as_str().into()),
+            .of(|it| it.stored.derived.outcome.disposition.as_str().into()),
+        Field::new("reason", Text).of(|it| {
+            let StoredEvent { event, derived, .. } = &it.stored;
+            derived.outcome.reason.sentence(event.status(), derived.outcome.attempt).into()
+        }),
         Field::optional("from_status", Text)
-            .of(|(_, it)| it.stored.derived.outcome.from_status.map(Status::as_str).into()),
+            .of(|it| it.stored.derived.outcome.from_status.map(Status::as_str).into()),
         Field::optional("to_status", Text)
-            .of(|(_, it)| it.stored.derived.outcome.to_status.map(Status::as_str).into()),
-        Field::optional("attempt", Integer).of(|(_, it)| it.stored.derived.outcome.attempt.into()),
+            .of(|it| it.stored.derived.outcome.to_status.map(Status::as_str).into()),
+        Field::optional("attempt", Integer).of(|it| it.stored.derived.outcome.attempt.into()),
         Field::optional("call_sid", Text)
-            .of(|(_, it)| it.stored.event.call_sid.as_ref().map(CallSid::as_str).into()),
+            .of(|it| it.stored.event.call_sid.as_ref().map(CallSid::as_str).into()),
         Field::optional("client_id", Text)
-            .of(|(_, it)| it.stored.event.client_id.as_ref().map(ClientId::as_str).into()),
+            .of(|it| it.stored.event.client_id.as_ref().map(ClientId::as_str).into()),
         Field::optional("provider_status", Text)
-            .of(|(_, it)| it.stored.event.provider_status.as_deref().into()),
-        Field::optional("occurred_at", Time).of(|(_, it)| it.stored.event.occurred_at.into()),
-        Field::new("received_at", Time).of(|(_, it)| it.stored.event.received_at.into()),
-        Field::new("effective_at", Time).of(|(_, it)| it.stored.derived.effective_at.into()),
-        Field::new("delivery_count", Integer).of(|(_, it)| it.delivery_count.into()),
-        Field::new("last_delivered_at", Time).of(|(_, it)| it.stored.last_delivered_at.into()),
-        Field::new("endpoint", Text).of(|(_, it)| it.endpoint.as_str().into()),
+            .of(|it| it.stored.event.provider_status.as_deref().into()),
+        Field::optional("occurred_at", Time).of(|it| it.stored.event.occurred_at.into()),
+        Field::optional("time_problem", Text)
+            .of(|it| it.time_problem.map(TimeProblem::as_str).into()),
+        Field::new("received_at", Time).of(|it| it.stored.event.received_at.into()),
+        Field::new("effective_at", Time).of(|it| it.stored.derived.effective_at.into()),
+        Field::new("delivery_count", Integer).of(|it| it.delivery_count.into()),
+        Field::new("last_delivered_at", Time).of(|it| it.stored.last_delivered_at.into()),
+        Field::new("endpoint", Text).of(|it| it.endpoint.as_str().into()),
         Field::new("errors", Kind::List(error_fields()))
-            .of(|(_, it)| Cell::List(it.errors.iter().map(|it| error_cells(it).into()).collect())),
+            .of(|it| Cell::List(it.errors.iter().map(|it| error_cells(it).into()).collect())),
     ])
 }
 
@@ -141,7 +150,7 @@ fn attempt_fields() -> Vec<Field> {
 }
 
 fn attempt_cells(attempt: &Attempt) -> Vec<Cell<'_>> {
-    let Attempt { number, call_sid, status, statuses: _, started_at, ended_at } = attempt;
+    let Attempt { number, call_sid, status, started_at, ended_at, .. } = attempt;
     vec![
         (*number).into(),
         call_sid.as_ref().map(CallSid::as_str).into(),

@@ -1,4 +1,4 @@
-//! `GET /calls/{call_id}`: its tag, and the call as it was known before.
+//! `GET /calls/{call_id}`: `ETag`, `as_of`, ambiguous ids.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ async fn if_none_match(service: &Service, path: &str, tags: &[&str]) -> Answer {
 }
 
 #[tokio::test]
-async fn who_has_the_call_as_it_is_is_not_sent_it_again() {
+async fn a_request_with_the_current_etag_is_answered_304() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let other = Service::start(&database).await;
@@ -42,7 +42,7 @@ async fn who_has_the_call_as_it_is_is_not_sent_it_again() {
         assert_eq!(if_none_match(&service, "/calls/c", tags).await.text, first.text, "{tags:?}");
     }
 
-    // Delivered again, it is the same call.
+    // A duplicate does not change the call.
     deliver("OUTBOUND_CALL_CALLING", 1).await;
     assert_eq!(if_none_match(&service, "/calls/c", &[&tag]).await.status, 304);
     deliver("OUTBOUND_CALL_BUSY", 2).await;
@@ -52,24 +52,24 @@ async fn who_has_the_call_as_it_is_is_not_sent_it_again() {
     if_none_match(&service, "/calls/nobody", &["*"]).await.problem(404);
 }
 
-/// The call after each of its deliveries, and when that was received.
-async fn told(service: &Service, deliveries: &[Value]) -> Vec<(String, Value)> {
-    let mut told = Vec::new();
+/// The call after each of its deliveries, with the time of its last change.
+async fn states(service: &Service, deliveries: &[Value]) -> Vec<(String, Value)> {
+    let mut states = Vec::new();
     for body in deliveries {
         service.deliver(body.to_string()).await.ok();
         let call = service.get("/calls/c").await.ok();
-        told.push((call["updated_at"].as_str().unwrap().to_owned(), call));
+        states.push((call["updated_at"].as_str().unwrap().to_owned(), call));
     }
-    told
+    states
 }
 
 #[tokio::test]
-async fn a_call_is_shown_as_it_was_known_at_the_time_of_each_event() {
+async fn as_of_returns_the_call_as_it_was_known_at_each_time() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut failed = delivery("OUTBOUND_CALL_ERROR", "c", 4, Some("A"));
     failed["body"]["errors"] = json!([{"code": "NETWORK_ERROR"}]);
-    let told = told(
+    let states = states(
         &service,
         &[
             // An unknown type first; then a redial, a late event, errors, an anomaly.
@@ -83,19 +83,19 @@ async fn a_call_is_shown_as_it_was_known_at_the_time_of_each_event() {
         ],
     )
     .await;
-    let statuses: Vec<&Value> = told.iter().map(|(_, call)| &call["status"]).collect();
+    let statuses: Vec<&Value> = states.iter().map(|(_, call)| &call["status"]).collect();
     assert_eq!(
         statuses,
         ["UNKNOWN", "CALLING", "ERROR", "ERROR", "CALLING", "COMPLETED", "COMPLETED"]
     );
-    for (at, call) in &told {
+    for (at, call) in &states {
         let known = service.get(&format!("/calls/c?as_of={at}")).await;
         assert_eq!(known.ok(), *call, "as of {at}");
         let tag = known.header("etag").to_owned();
         let again = if_none_match(&service, &format!("/calls/c?as_of={at}"), &[&tag]).await;
         assert_eq!(again.status, 304);
     }
-    let (first, last) = (&told[0], &told[told.len() - 1]);
+    let (first, last) = (&states[0], &states[states.len() - 1]);
     let now = service.get("/calls/c").await;
     let future = service.get("/calls/c?as_of=2999-01-01T00:00:00%2B09:00").await;
     assert_eq!((future.ok(), future.header("etag")), (last.1.clone(), now.header("etag")));
@@ -108,7 +108,7 @@ async fn a_call_is_shown_as_it_was_known_at_the_time_of_each_event() {
 }
 
 #[tokio::test]
-async fn which_projects_have_a_call_is_told_as_of_the_time_too() {
+async fn an_ambiguous_call_id_depends_on_as_of() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     for project_id in ["p-1", "p-2"] {

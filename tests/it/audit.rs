@@ -23,85 +23,100 @@ async fn database_with_the_samples() -> Database {
 
 fn run(command: &str, database: &Database) -> (Option<i32>, String) {
     let output = callstate(&[command, "--database-url", &database.url()]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    (output.status.code(), said)
+    let printed = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), printed)
 }
 
 #[tokio::test]
-async fn verify_finds_no_difference_in_what_the_service_wrote() {
+async fn verify_finds_no_difference_in_calls_that_the_service_wrote() {
     let database = database_with_the_samples().await;
-    let (status, said) = run("verify", &database);
-    assert_eq!(said, "folded 25 events of 25 calls: no difference\n");
+    let (status, printed) = run("verify", &database);
+    assert_eq!(printed, "folded 25 events of 25 calls: no difference\n");
     assert_eq!(status, Some(0));
 }
 
 #[tokio::test]
-async fn verify_tells_each_difference_and_rebuild_mends_it() {
+async fn verify_prints_each_difference_and_rebuild_repairs_it() {
     let database = database_with_the_samples().await;
-    let newer = "alter type call_status add value 'NOWHERE'";
-    database.connect().await.execute(newer).await.unwrap();
-    for (tampering, difference) in [
+    for (table, change, difference) in [
+        ("calls", "status = 4", "status is stored as CALLING, folded as BUSY"),
+        ("calls", "status = 999", "status is stored as an invalid value ("),
+        ("calls", "attempts = '[]'", "attempts is stored as []"),
         (
-            "update calls set status = 'CALLING' where call_id = 'out-08'",
-            "status is stored as CALLING, folded as BUSY",
-        ),
-        ("update calls set attempts = '[]' where call_id = 'out-08'", "attempts is stored as []"),
-        (
-            "update calls set last_delivered_at = '2000-01-01' where call_id = 'out-08'",
-            "last_delivered_at is stored as 2000-01-01",
-        ),
-        (
-            "update events set disposition = 'late' where call_id = 'out-08'",
-            "disposition is stored as late, folded as advanced",
-        ),
-        (
-            "update events set event_id = gen_random_uuid() where call_id = 'out-08'",
-            "event_id is stored as ",
-        ),
-        ("update events set reason = 'none' where call_id = 'out-08'", "reason is stored as none"),
-        (
-            "update calls set attempts = '[{}]' where call_id = 'out-08'",
-            "attempts is stored as what cannot be read (missing field `number` at line 1 column 3), \
+            "calls",
+            "attempts = '[{}]'",
+            "attempts is stored as an invalid value (missing field `number` at line 1 column 3), \
              folded as [{\"number\":1,",
         ),
         (
-            "update calls set microseconds_in_status = '{\"NOWHERE\": 1}' where call_id = 'out-08'",
-            "microseconds_in_status is stored as what cannot be read (",
+            "calls",
+            "last_delivered_at = '2000-01-01'",
+            "last_delivered_at is stored as 2000-01-01T00:00:00Z, folded as ",
         ),
         (
-            "update calls set status = 'NOWHERE' where call_id = 'out-08'",
-            "call is stored as what cannot be read (",
+            "calls",
+            "microseconds_in_status = '{7}'",
+            "microseconds_in_status is stored as {\"PENDING\":7}, folded as {",
         ),
-        (
-            "update calls set closed_shape = '[[],[]]' where call_id = 'out-08'",
-            "closed_shape is stored as [[],[]], folded as [[\"BUSY\"],[\"BUSY\"]]",
-        ),
-        (
-            "update calls set closed_stays = '{1}' where call_id = 'out-08'",
-            "closed_stays is stored as [1], folded as [",
-        ),
-        (
-            "delete from calls where call_id = 'out-08'",
-            "call is stored as absent, folded as present",
-        ),
-        // Last: what is gone cannot be mended, so the call goes too.
-        (
-            "delete from events where call_id = 'out-08'",
-            "call is stored as present, folded as absent",
-        ),
+        ("calls", "list_partition = 8", "list_partition is stored as 8, folded as 64"),
+        ("calls", "statuses_seen = 1", "statuses_seen is stored as 1, folded as 256"),
+        ("calls", "attempt_counts = '{1}'", "attempt_counts is stored as [Some(1)], folded as ["),
+        ("calls", "durations = null", "durations is stored as null, folded as ["),
+        ("calls", "total_microseconds = 1", "total_microseconds is stored as 1, folded as 0"),
+        ("events", "disposition = 'late'", "disposition is stored as late, folded as advanced"),
+        ("events", "to_status = null", "to_status is stored as null, folded as BUSY"),
+        ("events", "attempt = 7", "attempt is stored as 7, folded as 1"),
+        ("events", "reason_status = 1", "reason is stored as "),
     ] {
-        let changed = database.connect().await.execute(AssertSqlSafe(tampering)).await.unwrap();
-        assert_eq!(changed.rows_affected(), 1, "{tampering}");
-        let (status, said) = run("verify", &database);
-        assert_eq!(status, Some(1), "{tampering}");
-        assert!(said.contains("call out-08") && said.contains(difference), "{said}");
-        assert!(said.ends_with(": 1 difference\n"), "{said}");
+        let of_call = match table {
+            "calls" => "call_id = 'out-08'",
+            _ => "call = (select id from calls where call_id = 'out-08')",
+        };
+        tamper(&database, &format!("update {table} set {change} where {of_call}")).await;
+        let (status, printed) = run("verify", &database);
+        assert_eq!(status, Some(1), "{change}");
+        assert!(printed.contains("call out-08") && printed.contains(difference), "{printed}");
+        assert!(printed.ends_with(": 1 difference\n"), "{printed}");
 
-        let (status, said) = run("rebuild", &database);
-        assert_eq!(status, Some(0), "{said}");
-        assert!(said.ends_with("1 difference, 1 call rebuilt\n"), "{said}");
-        let (status, said) = run("verify", &database);
-        assert_eq!(status, Some(0), "after {tampering}: {said}");
+        let (status, printed) = run("rebuild", &database);
+        assert_eq!(status, Some(0), "{printed}");
+        assert!(printed.ends_with("1 difference, 1 call rebuilt\n"), "{printed}");
+        let (status, printed) = run("verify", &database);
+        assert_eq!(status, Some(0), "after {change}: {printed}");
+    }
+}
+
+/// Executes a statement that must change one row.
+async fn tamper(database: &Database, statement: &str) {
+    let mut connection = database.connect().await;
+    let changed = connection.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+    assert_eq!(changed.rows_affected(), 1, "{statement}");
+}
+
+#[tokio::test]
+async fn a_call_without_events_is_deleted_by_rebuild() {
+    let database = database_with_the_samples().await;
+    let events = "call = (select id from calls where call_id = 'out-08')";
+    tamper(&database, &format!("delete from events where {events}")).await;
+    let (_, printed) = run("verify", &database);
+    assert!(printed.contains("call out-08"), "{printed}");
+    assert!(printed.contains(": call is stored as present, folded as absent\n"), "{printed}");
+    assert_eq!(run("rebuild", &database).0, Some(0));
+    assert_eq!(
+        run("verify", &database),
+        (Some(0), "folded 24 events of 24 calls: no difference\n".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn events_without_their_call_are_found_and_not_rebuilt() {
+    let database = database_with_the_samples().await;
+    tamper(&database, "delete from calls where call_id = 'out-08'").await;
+    for command in ["verify", "rebuild"] {
+        let (status, printed) = run(command, &database);
+        assert_eq!(status, Some(1), "{printed}");
+        assert!(printed.contains("call number "), "{printed}");
+        assert!(printed.contains(": call is stored as absent, so the call cannot be folded\n"));
     }
 }
 
@@ -118,35 +133,27 @@ async fn the_order_of_a_history_is_verified_and_rebuilt() {
         service.deliver(delivery(event_type, "c", second, None).to_string()).await.ok();
     }
     let right = service.get("/calls/c/history").await.ok();
-    let mut connection = database.connect().await;
-    for tampering in [
-        // As by a release that does not know the type.
-        "update events set rank = -1 where event_type = 'OUTBOUND_CALL_CALLING'",
-        // As by no release.
-        "update events set rank = 42 where event_type = 'OUTBOUND_CALL_PENDING'",
-        "update events set effective_at = '2000-01-01' where event_type = 'OUTBOUND_CALL_COMPLETED'",
-    ] {
-        assert_eq!(connection.execute(tampering).await.unwrap().rows_affected(), 1, "{tampering}");
-    }
-    // The pages follow what is stored, so that none is shown twice or never.
+    tamper(
+        &database,
+        "update events set effective_at = '2000-01-01'
+        where event_type = (select id from event_type_spec where event_type = 'OUTBOUND_CALL_COMPLETED')",
+    )
+    .await;
+    // Pages follow the stored order, so that no event is on two of them.
     assert_eq!(
         event_types(&paged(&service).await),
-        ["COMPLETED", "PENDING", "CALLING", "REQUESTED"],
+        ["COMPLETED", "PENDING", "REQUESTED", "CALLING"]
     );
 
-    let (status, said) = run("verify", &database);
+    let (status, printed) = run("verify", &database);
     assert_eq!(status, Some(1));
-    for difference in [
-        "rank is stored as -1, folded as 2",
-        "rank is stored as 42, folded as 0",
-        "effective_at is stored as 2000-01-01T00:00:00Z, folded as 2026-05-12T12:00:03Z",
-    ] {
-        assert!(said.contains(difference), "{said}");
-    }
-    assert!(said.ends_with(": 3 differences\n"), "{said}");
+    let difference =
+        "effective_at is stored as 2000-01-01T00:00:00Z, folded as 2026-05-12T12:00:03Z";
+    assert!(printed.contains(difference), "{printed}");
+    assert!(printed.ends_with(": 1 difference\n"), "{printed}");
     assert_eq!(run("rebuild", &database).0, Some(0));
-    let (status, said) = run("verify", &database);
-    assert_eq!(status, Some(0), "{said}");
+    let (status, printed) = run("verify", &database);
+    assert_eq!(status, Some(0), "{printed}");
 
     let shown = paged(&service).await;
     assert_eq!(event_types(&shown), ["PENDING", "REQUESTED", "CALLING", "COMPLETED"]);
@@ -155,10 +162,11 @@ async fn the_order_of_a_history_is_verified_and_rebuilt() {
 
 /// The history of the call `c`, an event to a page.
 async fn paged(service: &Service) -> Vec<Value> {
+    /// More pages than there are events.
+    const MAX_PAGES: usize = 10;
     let mut events = Vec::new();
     let mut cursor = String::new();
-    // There are fewer.
-    for _ in 0..10 {
+    for _ in 0..MAX_PAGES {
         let page = service.get(&format!("/calls/c/history?limit=1&cursor={cursor}")).await.ok();
         events.extend(page["events"].as_array().unwrap().iter().cloned());
         match page["next_cursor"].as_str() {
@@ -175,42 +183,43 @@ fn event_types(events: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_be_read_is_told_and_the_other_calls_are_rebuilt() {
+async fn an_invalid_event_is_printed_and_other_calls_are_rebuilt() {
     let database = database_with_the_samples().await;
-    let mut connection = database.connect().await;
-    for tampering in [
-        "update events set fingerprint = '\\x010203' where call_id = 'out-08'",
-        "update calls set status = 'CALLING' where call_id = 'out-09'",
-    ] {
-        assert_eq!(connection.execute(tampering).await.unwrap().rows_affected(), 1, "{tampering}");
-    }
-    let unreadable = ": fingerprint is stored as what cannot be read (a fingerprint has 32 bytes, \
-                      this has 3), so the call cannot be folded\n";
-    let (status, said) = run("verify", &database);
+    tamper(
+        &database,
+        "update events set fingerprint = '\\x010203'
+        where call = (select id from calls where call_id = 'out-08')",
+    )
+    .await;
+    tamper(&database, "update calls set status = 4 where call_id = 'out-09'").await;
+    let invalid = ": fingerprint is stored as an invalid value (a fingerprint has 32 bytes, \
+                   this one has 3), so the call cannot be folded\n";
+    let (status, printed) = run("verify", &database);
     assert_eq!(status, Some(1));
-    assert!(said.contains("call out-08") && said.contains(unreadable), "{said}");
-    assert!(said.ends_with("folded 24 events of 25 calls: 2 differences\n"), "{said}");
+    assert!(printed.contains("call out-08") && printed.contains(invalid), "{printed}");
+    assert!(printed.ends_with("folded 24 events of 25 calls: 2 differences\n"), "{printed}");
 
-    let (status, said) = run("rebuild", &database);
+    let (status, printed) = run("rebuild", &database);
     assert_eq!(status, Some(1));
-    assert!(said.contains(unreadable), "{said}");
-    let summary = ": 2 differences, 1 call rebuilt, 1 not: an event of each cannot be read\n";
-    assert!(said.ends_with(summary), "{said}");
-    let (status, said) = run("verify", &database);
+    assert!(printed.contains(invalid), "{printed}");
+    let summary = ": 2 differences, 1 call rebuilt, 1 not: an event of each is invalid, \
+                   or the row of the call is missing\n";
+    assert!(printed.ends_with(summary), "{printed}");
+    let (status, printed) = run("verify", &database);
     assert_eq!(status, Some(1));
-    assert!(said.ends_with(": 1 difference\n"), "{said}");
+    assert!(printed.ends_with(": 1 difference\n"), "{printed}");
 }
 
 #[tokio::test]
-async fn rebuild_tries_again_what_postgres_rolls_back() {
+async fn rebuild_repeats_a_transaction_that_postgres_rolls_back() {
     let database = database_with_the_samples().await;
     let mut connection = database.connect().await;
     for statement in [
-        "update calls set status = 'CALLING' where call_id = 'out-08'",
+        "update calls set status = 4 where call_id = 'out-08'",
         "create sequence tries",
         "create function roll_back() returns trigger language plpgsql as $$
          begin
-             -- what a sequence counts is not rolled back
+             -- a sequence is not rolled back
              if nextval('tries') < 3 then
                  raise exception using errcode = 'deadlock_detected';
              end if;
@@ -221,15 +230,15 @@ async fn rebuild_tries_again_what_postgres_rolls_back() {
     ] {
         connection.execute(statement).await.unwrap();
     }
-    let (status, said) = run("rebuild", &database);
-    assert_eq!(status, Some(0), "{said}");
+    let (status, printed) = run("rebuild", &database);
+    assert_eq!(status, Some(0), "{printed}");
     let row = connection.fetch_one("select last_value from tries").await.unwrap();
     assert_eq!(row.get::<i64, _>(0), 3);
     assert_eq!(run("verify", &database).0, Some(0));
 }
 
 #[tokio::test]
-async fn verify_speaks_json() {
+async fn verify_prints_json() {
     let database = database_with_the_samples().await;
     let tampering = "update calls set anomaly_count = 9 where call_id = 'out-08'";
     database.connect().await.execute(tampering).await.unwrap();
@@ -244,7 +253,7 @@ async fn verify_speaks_json() {
 }
 
 #[tokio::test]
-async fn of_more_differences_than_json_keeps_all_are_counted_and_rebuilt() {
+async fn differences_over_the_limit_of_json_are_counted_and_rebuilt() {
     let database = Database::create().await;
     let of_call = |call: u32| delivery("OUTBOUND_CALL_BUSY", &call.to_string(), 1, None);
     let bodies: Vec<String> = (0..520).map(|call| of_call(call).to_string()).collect();
@@ -253,10 +262,10 @@ async fn of_more_differences_than_json_keeps_all_are_counted_and_rebuilt() {
     let changed = database.connect().await.execute(tampering).await.unwrap();
     assert_eq!(changed.rows_affected(), 520);
 
-    let (status, said) = run("verify", &database);
+    let (status, printed) = run("verify", &database);
     assert_eq!(status, Some(1));
-    assert_eq!(said.lines().count(), 1041, "all are told to people");
-    assert!(said.ends_with(": 1040 differences\n"), "{said}");
+    assert_eq!(printed.lines().count(), 1041, "the text format has all");
+    assert!(printed.ends_with(": 1040 differences\n"), "{printed}");
 
     let output = callstate(&["rebuild", "--format", "json", "--database-url", &database.url()]);
     assert_eq!(output.status.code(), Some(0));
@@ -265,6 +274,6 @@ async fn of_more_differences_than_json_keeps_all_are_counted_and_rebuilt() {
     assert_eq!(report["differences"].as_array().unwrap().len(), 1000);
     assert_eq!(report["differences_left_out"], 40);
     assert_eq!(report["rebuilt"], 520);
-    let (status, said) = run("verify", &database);
-    assert_eq!(status, Some(0), "{said}");
+    let (status, printed) = run("verify", &database);
+    assert_eq!(status, Some(0), "{printed}");
 }

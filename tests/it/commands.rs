@@ -1,10 +1,10 @@
-//! The commands beside `serve`, as they are typed.
+//! The commands other than `serve`.
 
 use serde_json::Value;
 
 use crate::support::{Database, Service, callstate};
 
-/// What a command prints when all goes well.
+/// The output of a command that must succeed.
 fn printed(arguments: &[&str]) -> String {
     let output = callstate(arguments);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -13,7 +13,7 @@ fn printed(arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn the_state_machine_is_printed_and_served_from_one_description() {
+async fn the_state_machine_is_the_same_printed_and_served() {
     let text = printed(&["state-machine"]);
     assert!(text.starts_with("STATUSES, by rank"), "{text}");
     assert!(printed(&["state-machine", "--format", "mermaid"]).starts_with("stateDiagram-v2\n"));
@@ -27,7 +27,7 @@ async fn the_state_machine_is_printed_and_served_from_one_description() {
 }
 
 #[tokio::test]
-async fn migrate_does_what_is_pending_and_then_nothing() {
+async fn migrate_runs_pending_migrations_once() {
     let database = Database::create().await;
     sqlx::raw_sql(
         "drop schema if exists reporting cascade; drop schema public cascade; create schema public",
@@ -36,8 +36,8 @@ async fn migrate_does_what_is_pending_and_then_nothing() {
     .await
     .unwrap();
     for command in [&["verify"][..], &["export", "calls"], &["export", "deliveries"]] {
-        let refused = callstate(&[command, &["--database-url", &database.url()]].concat());
-        let said = String::from_utf8(refused.stderr).unwrap();
+        let output = callstate(&[command, &["--database-url", &database.url()]].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("callstate migrate brings it"), "{command:?}: {said}");
     }
     let migrate = ["migrate", "--database-url", &database.url()];
@@ -58,20 +58,20 @@ async fn db_url_prints_a_url_that_connects() {
 }
 
 #[test]
-fn a_configuration_is_checked_without_being_used() {
+fn config_check_opens_neither_socket_nor_database() {
     let checked =
         printed(&["config", "check", "--listen", "127.0.0.1:1", "--data-dir", "/nowhere"]);
     assert!(checked.contains("127.0.0.1:1") && checked.contains("/nowhere"), "{checked}");
 
-    let refused = callstate(&["config", "check", "--listen", "nowhere"]);
-    assert_eq!(refused.status.code(), Some(2));
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let output = callstate(&["config", "check", "--listen", "nowhere"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.starts_with("callstate: --listen: "), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]
-fn a_database_url_without_a_name_means_who_runs_it() {
+fn a_database_url_without_a_user_names_the_user_of_the_process() {
     let check = ["config", "check", "--database-url", "postgres://127.0.0.1/calls"];
     let checked = callstate(&check);
     let checked = String::from_utf8(checked.stdout).unwrap();
@@ -81,7 +81,7 @@ fn a_database_url_without_a_name_means_who_runs_it() {
 }
 
 #[test]
-fn what_is_mistyped_is_named_with_exit_status_2() {
+fn a_mistyped_argument_is_named_with_exit_status_2() {
     for (arguments, mistake) in [
         (&["sevre"][..], "sevre"),
         (&["export", "calls", "--from", "2026-05-12"], "is not a time, such as 2026-"),

@@ -1,15 +1,18 @@
-//! `POST /webhooks`: each row of the table of answers.
+//! `POST /webhooks`: what each kind of delivery is answered, and what is stored of it.
 
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Database, Service,
-    delivery::{delivery, fixture, fixtures},
+use crate::{
+    durability::database_that_refuses_one,
+    support::{
+        Database, Service,
+        delivery::{delivery, fixture, fixtures},
+    },
 };
 
 #[tokio::test]
-async fn every_sample_is_taken_and_its_payload_comes_back_byte_for_byte() {
+async fn every_sample_is_accepted_and_its_payload_is_returned_byte_for_byte() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     for name in fixtures() {
@@ -21,7 +24,11 @@ async fn every_sample_is_taken_and_its_payload_comes_back_byte_for_byte() {
         }
         let event_id: uuid::Uuid = answer["event_id"].as_str().unwrap().parse().unwrap();
         let stored = sqlx::query_scalar!(
-            r#"select payload::text as "payload!" from events where event_id = $1"#,
+            r#"
+            select payload::text as "payload!"
+            from events join calls on calls.id = events.call
+            where callstate_event_id(project_id, calls.call_id, fingerprint) = $1
+            "#,
             event_id
         )
         .fetch_one(&database.pool().await)
@@ -60,7 +67,7 @@ async fn the_samples_give_the_calls_that_were_reviewed() {
     insta::assert_json_snapshot!(calls);
 }
 
-/// Replaces the members of that name, which tell of the time of the test.
+/// Replaces the members of that name, which depend on the time of the test.
 fn hide(value: &mut Value, names: &[&str]) {
     match value {
         Value::Object(members) => {
@@ -110,56 +117,133 @@ async fn an_unknown_event_type_is_kept_and_changes_nothing() {
     );
     let call = service.get("/calls/odd-02").await.ok();
     assert_eq!(call["direction"], Value::Null);
-    assert_eq!(call["anomaly_count"], 1);
+    assert_eq!(call["anomaly_count"], 0, "a new type is no anomaly");
     let history = service.get("/calls/odd-02/history").await.ok();
     assert_eq!(history["events"][0]["status"], Value::Null);
 }
 
+/// Bodies that cannot be read as deliveries, each with its reason.
+fn unreadable_bodies() -> Vec<(Vec<u8>, String)> {
+    const MISSING: &str = "eventType is missing; body.data.callId is missing";
+    let deep = [vec![b'['; 513], vec![b']'; 513]].concat();
+    let long_id = json!({"eventType": "T", "callId": "x".repeat(256)}).to_string();
+    [
+        (&b""[..], "the body is empty"),
+        (b" \r\n\t", "the body is empty"),
+        (b"\xef\xbb\xbf", "the body is empty"),
+        (b"\xff\xfe{}", "the body is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0"),
+        (b"{\"eventType\":", "the body is not JSON: EOF while parsing a value at line 1 column 13"),
+        (b"{} {}", "the body is not JSON: trailing characters at line 1 column 4"),
+        (&deep, "the body is nested deeper than 512 levels"),
+        (b"[{}]", "the body is an array; one delivery per request is expected"),
+        (b"\"{}\"", "the body is a string; an object is expected"),
+        (b"5", "the body is a number; an object is expected"),
+        (b"true", "the body is a boolean; an object is expected"),
+        (b"null", "the body is null; an object is expected"),
+        (b"{}", MISSING),
+        (br#"{"eventType": null, "body": {"data": {"callId": null}}}"#, MISSING),
+        (br#"{"eventType": "T", "projectId": "p"}"#, "body.data.callId is missing"),
+        (br#"{"callId": "c"}"#, "eventType is missing"),
+        (br#"{"eventType": 5, "callId": "c"}"#, "eventType must be a string, not a number"),
+        (br#"{"eventType": "", "callId": "c"}"#, "eventType must not be empty"),
+        (
+            br#"{"eventType": "T", "body": {"data": {"callId": " Undefined "}}}"#,
+            "body.data.callId is missing: it is \"undefined\"",
+        ),
+        (
+            br#"{"eventType": "T", "body": {"data": {"callId": " "}}}"#,
+            "body.data.callId is missing: it is blank",
+        ),
+        (
+            br#"{"eventType": "T", "body": "text"}"#,
+            "body.data.callId is missing; body must be an object, not a string",
+        ),
+        (
+            br#"{"eventType": "T", "callId": []}"#,
+            "callId must be a string or a number, not an array",
+        ),
+        (br#"{"eventType": "T", "callId": "\ud800"}"#, "callId must not contain a lone surrogate"),
+        (
+            br#"{"eventType": "T", "callId": "a\u0000"}"#,
+            "callId must not contain control characters",
+        ),
+        (long_id.as_bytes(), "callId must not be longer than 255 characters"),
+        (
+            br#"{"eventType": true, "callId": {}, "projectId": {}}"#,
+            "eventType must be a string, not a boolean; callId must be a string or a number, not \
+             an object; projectId must be a string or a number, not an object",
+        ),
+    ]
+    .map(|(body, reason)| (body.to_vec(), reason.to_owned()))
+    .into()
+}
+
 #[tokio::test]
-async fn what_cannot_be_understood_is_refused_by_name_and_kept_in_quarantine() {
+async fn an_unreadable_delivery_is_quarantined_and_answered_202() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
-    let cases: [(&[u8], u16, &str); 9] = [
-        (b"", 400, "the body is not JSON"),
-        (b"{\"eventType\":", 400, "the body is not JSON"),
-        (b"\xff\xfe{}", 400, "the body is not UTF-8"),
-        (&deep, 400, "nested deeper than 512 levels"),
-        (b"[]", 422, "eventType is missing; body.data.callId is missing"),
-        (br#"{"eventType": 5, "callId": "c"}"#, 422, "eventType must be a string"),
-        (br#"{"eventType": "T", "callId": "\ud800"}"#, 422, "lone surrogate"),
-        (br#"{"eventType": "T", "callId": "a\u0000"}"#, 422, "control characters"),
-        (
-            br#"{"eventType": "T", "callId": "c", "projectId": {}}"#,
-            422,
-            "projectId must be a string",
-        ),
-    ];
-    for (body, status, detail) in cases {
-        let refused = service.deliver(body).await.problem(status);
-        assert!(refused.contains(detail), "{refused}");
-        // A retry finds its row.
-        service.deliver(body).await.problem(status);
+    for (body, reason) in unreadable_bodies() {
+        let first = service.deliver(body.clone()).await;
+        let answer = first.quarantined();
+        assert_eq!(answer["reason"], reason);
+        assert_eq!(answer.as_object().unwrap().len(), 2, "{answer}");
+        let second = service.deliver(body.clone()).await;
+        assert_eq!(second.text, first.text, "a retry has the same entry");
+        let id: uuid::Uuid = answer["quarantine_id"].as_str().unwrap().parse().unwrap();
         let kept = sqlx::query!(
-            "select count, reason, endpoint, headers from quarantine where body = $1",
-            body
+            "select count, reason, endpoint, headers, body from quarantine where id = $1",
+            id
         )
         .fetch_one(&database.pool().await)
         .await
         .unwrap();
-        assert_eq!((kept.count, kept.endpoint.as_str()), (2, "default"));
-        assert!(kept.reason.contains(detail), "{}", kept.reason);
-        assert_eq!(kept.headers["content-type"], "application/json");
+        assert_eq!((kept.count, kept.endpoint.as_str()), (2, "default"), "{reason}");
+        assert_eq!((kept.body, kept.reason), (body, reason));
+        assert_eq!(kept.headers, json!({"content-type": "application/json"}));
     }
-    let events = sqlx::query_scalar!(r#"select count(*) as "count!" from events"#)
+    assert_eq!(stored_events(&database).await, 0);
+}
+
+/// The number of events in the database.
+async fn stored_events(database: &Database) -> i64 {
+    sqlx::query_scalar!(r#"select count(*) as "count!" from events"#)
         .fetch_one(&database.pool().await)
         .await
-        .unwrap();
-    assert_eq!(events, 0);
+        .unwrap()
 }
 
 #[tokio::test]
-async fn a_delivery_is_taken_with_as_little_as_a_type_and_a_call() {
+async fn a_delivery_that_cannot_be_stored_is_quarantined_and_answered_202() {
+    let database = database_that_refuses_one().await;
+    let service = Service::start(&database).await;
+    let body = delivery("OUTBOUND_CALL_BUSY", "bad", 1, None).to_string();
+    let answer = service.deliver(body.clone()).await.quarantined();
+    let reason = "the delivery cannot be stored";
+    assert_eq!(answer["reason"], reason);
+    let id = answer["quarantine_id"].as_str().unwrap();
+    let kept = service.get(&format!("/quarantine/{id}")).await.ok();
+    assert_eq!(kept["body"], body);
+    // The quarantine names the cause, the answer to the provider does not.
+    let cause = kept["reason"].as_str().unwrap();
+    assert!(cause.starts_with(reason) && cause.contains("this one is bad"), "{cause}");
+    assert_eq!(stored_events(&database).await, 0);
+    // The writer goes on with other deliveries.
+    let good = delivery("OUTBOUND_CALL_BUSY", "good", 1, None).to_string();
+    service.deliver(good).await.ok();
+}
+
+#[tokio::test]
+async fn an_unreadable_delivery_is_answered_503_where_it_cannot_be_kept() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    database.close().await;
+    let answer = service.deliver("no JSON").await;
+    answer.problem(503);
+    assert_ne!(answer.header("retry-after"), "");
+}
+
+#[tokio::test]
+async fn a_delivery_needs_only_an_event_type_and_a_call_id() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     for (body, call_id, project_id) in [
@@ -176,9 +260,9 @@ async fn a_delivery_is_taken_with_as_little_as_a_type_and_a_call() {
         (json!({"eventType": "INBOUND_CALL_CALLING", "callId": "on-top"}), "on-top", "default"),
         (json!({"eventType": "INBOUND_CALL_CALLING", "callId": 42, "projectId": 7}), "42", "7"),
         (
-            json!({"eventType": "INBOUND_CALL_CALLING", "callId": "null", "projectId": null,
+            json!({"eventType": "INBOUND_CALL_CALLING", "callId": "nulls", "projectId": null,
                 "body": {"data": null, "errors": "none", "text": 5}}),
-            "null",
+            "nulls",
             "default",
         ),
         (
@@ -203,7 +287,7 @@ async fn a_delivery_is_taken_with_as_little_as_a_type_and_a_call() {
 }
 
 #[tokio::test]
-async fn an_identifier_may_have_any_255_characters_but_control_characters() {
+async fn an_identifier_has_up_to_255_characters_of_any_kind_but_control_characters() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     for call_id in ["ü/ö?#&=%20 ✆😀".to_owned(), "é".repeat(255)] {
@@ -214,13 +298,11 @@ async fn an_identifier_may_have_any_255_characters_but_control_characters() {
             .replace('+', "%20");
         assert_eq!(service.get(&format!("/calls/{path}")).await.ok()["call_id"], json!(call_id));
     }
-    let body = json!({"eventType": "OUTBOUND_CALL_BUSY", "callId": "x".repeat(256)});
-    service.deliver(body.to_string()).await.problem(422);
 }
 
-/// An entry of an index has 2,704 bytes, and is compressed before that is counted.
+/// An index entry has at most 2,704 bytes after compression, so the identifiers are random.
 #[tokio::test]
-async fn the_longest_identifiers_fit_into_every_index_however_random() {
+async fn the_longest_identifiers_fit_into_every_index() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut state = 1_u32;
@@ -247,12 +329,13 @@ async fn the_longest_identifiers_fit_into_every_index_however_random() {
     service.deliver(deliver(longest(), 0)).await.ok();
     for number in 0..40 {
         for status in ["CALLING", "BUSY"] {
-            let taken = service.deliver(deliver(format!("OUTBOUND_CALL_{status}"), number)).await;
-            assert_eq!(taken.ok()["status"], status);
+            let answer = service.deliver(deliver(format!("OUTBOUND_CALL_{status}"), number)).await;
+            assert_eq!(answer.ok()["status"], status);
         }
     }
-    let taken = service.deliver(deliver("OUTBOUND_CALL_MAX_ATTEMPTS_REACHED".to_owned(), 39)).await;
-    assert_eq!(taken.ok()["status"], "MAX_ATTEMPTS_REACHED");
+    let answer =
+        service.deliver(deliver("OUTBOUND_CALL_MAX_ATTEMPTS_REACHED".to_owned(), 39)).await;
+    assert_eq!(answer.ok()["status"], "MAX_ATTEMPTS_REACHED");
     let client_id: String = form_urlencoded::byte_serialize(client_id.as_bytes()).collect();
     let listed = service.get(&format!("/calls?client_id={client_id}")).await.ok();
     assert_eq!(listed["calls"][0]["attempt_count"], 40);
@@ -265,8 +348,8 @@ async fn the_longest_identifiers_fit_into_every_index_however_random() {
 async fn endpoint_method_size_and_media_type_are_checked_in_this_order() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    // More than fits into the sockets' buffers: a service that answered without
-    // reading would cut off the client, which then would not hear why.
+    // More than the socket buffers hold: the client receives the answer only if the service
+    // discards the rest of the body.
     let too_large = vec![b'x'; 8 * 1024 * 1024];
 
     let nowhere = service.request("GET", "/webhooks/nowhere").body(too_large.clone());
@@ -295,7 +378,7 @@ async fn endpoint_method_size_and_media_type_are_checked_in_this_order() {
 }
 
 #[tokio::test]
-async fn the_largest_body_is_taken() {
+async fn a_body_of_the_largest_size_is_accepted() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut body = delivery("OUTBOUND_CALL_COMPLETED", "large", 1, None);
@@ -307,11 +390,11 @@ async fn the_largest_body_is_taken() {
 }
 
 #[tokio::test]
-async fn a_long_payload_is_compressed_by_lz4_where_the_server_can() {
+async fn a_long_payload_is_compressed_with_lz4_where_the_server_supports_it() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut body = delivery("OUTBOUND_CALL_COMPLETED", "long", 1, None);
-    body["transcript"] = "said and said again ".repeat(1000).into();
+    body["transcript"] = "repeated text ".repeat(1000).into();
     service.deliver(body.to_string()).await.ok();
     let row = sqlx::query!(
         r#"

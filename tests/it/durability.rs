@@ -4,25 +4,24 @@
 
 use std::{collections::HashSet, process::Command};
 
-use callstate::{
-    ingest::{Ingest, Refused, Settings},
-    recho::{self, Receipt},
-    store::Buckets,
-};
-use chrono::{DateTime, FixedOffset};
+use callstate::ingest::{Ingest, IngestError, Settings};
+use chrono::DateTime;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::support::{
     Database, Lock, Place, Service, callstate,
-    delivery::{delivery, fixture},
+    delivery::{delivery, fixture, parsed_at},
     provider::{Provider, shuffled},
+    proxy::{Mode, Proxy},
 };
 
 /// The ids of all events that are stored.
 async fn stored(conn: &mut PgConnection) -> HashSet<Uuid> {
-    let rows = conn.fetch_all("select event_id from events").await.expect("the table is there");
+    let ids = "select callstate_event_id(calls.project_id, calls.call_id, events.fingerprint)
+        from events join calls on calls.id = events.call";
+    let rows = conn.fetch_all(ids).await.expect("the tables exist");
     let ids: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(ids.len(), rows.len(), "no event is stored twice");
     ids
@@ -32,8 +31,9 @@ async fn stored(conn: &mut PgConnection) -> HashSet<Uuid> {
 async fn assert_whole(url: &str, calls: usize) {
     let mut conn = PgConnection::connect(url).await.expect("the database accepts");
     assert_eq!(stored(&mut conn).await.len(), calls * 8);
-    let completed = "select count(*) from calls where status = 'COMPLETED' and event_count = 8
-        and jsonb_array_length(attempts) = 2";
+    let completed =
+        "select count(*) from reporting.calls where status = 'COMPLETED' and event_count = 8
+        and attempt_count = 2";
     let completed: i64 = conn.fetch_one(completed).await.unwrap().get(0);
     assert_eq!(usize::try_from(completed), Ok(calls));
     assert_no_difference(url);
@@ -45,7 +45,7 @@ fn assert_no_difference(url: &str) {
 }
 
 #[tokio::test]
-async fn what_was_answered_survives_the_death_of_the_service() {
+async fn an_accepted_delivery_survives_a_kill_of_the_service() {
     let database = Database::create().await;
     let mut service = Service::start(&database).await;
     service.deliver(fixture("outbound_busy")).await.ok();
@@ -145,14 +145,13 @@ async fn three_instances_make_the_same_calls_of_the_same_traffic() {
         cross join lateral (
             select call_status, call_attempt_count
             from events
-            where (events.bucket, events.call_id, events.project_id)
-                = (calls.bucket, calls.call_id, calls.project_id)
-            order by transaction desc, place desc
+            where events.call = calls.id
+            order by position desc
             limit 1
-        ) as told_last
+        ) as last_in_feed
         where (call_status, call_attempt_count) <> (status, jsonb_array_length(attempts))";
     let misled: i64 = database.connect().await.fetch_one(misled).await.unwrap().get(0);
-    assert_eq!(misled, 0, "who listens hears last how each call stands");
+    assert_eq!(misled, 0, "the last event in the feed has the state of its call");
 }
 
 #[tokio::test]
@@ -193,6 +192,30 @@ async fn while_the_database_is_away_it_says_so_and_then_goes_on() {
     assert_eq!(service.get("/calls/out-08").await.ok()["status"], "BUSY");
 }
 
+/// A load balancer without a server behind it accepts connections and closes them.
+#[tokio::test]
+async fn while_a_proxy_closes_connections_deliveries_are_answered_503() {
+    let database = Database::create().await;
+    let proxy = Proxy::start(&database).await;
+    let service = Service::start_at(&proxy.url).await;
+    for (mode, second) in [(Mode::Close, 1), (Mode::Garbage, 2)] {
+        let body = delivery("OUTBOUND_CALL_CALLING", "c", second, None).to_string();
+        proxy.set(mode);
+        // The first one loses its connection, the second one finds none.
+        for _ in 0..2 {
+            let answer = service.deliver(body.clone()).await;
+            answer.problem(503);
+            assert_eq!(answer.header("retry-after"), "1");
+            service.get("/health/ready").await.problem(503);
+            service.get("/calls/c").await.problem(503);
+        }
+        proxy.set(Mode::Forward);
+        assert_ne!(service.deliver(body).await.ok()["disposition"], "duplicate");
+        service.get("/health/ready").await.ok();
+    }
+    assert_no_difference(&database.url());
+}
+
 #[tokio::test]
 async fn a_database_that_only_reads_is_away_too() {
     let database = Database::create().await;
@@ -217,7 +240,7 @@ async fn a_database_that_only_reads_is_away_too() {
 }
 
 #[tokio::test]
-async fn more_than_can_be_held_is_refused_at_once() {
+async fn deliveries_over_the_queue_limit_are_answered_503_at_once() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.env("CALLSTATE_INGEST_WRITERS", "1");
@@ -229,10 +252,10 @@ async fn more_than_can_be_held_is_refused_at_once() {
     let bodies = (0..8).map(|call| delivery("OUTBOUND_CALL_BUSY", &call.to_string(), 1, None));
     let mut answers: FuturesUnordered<_> =
         bodies.map(|body| service.deliver(body.to_string())).collect();
-    // One is being written, one is ready to be and two wait, so that four find no place.
+    // One is being written, one is the next batch, two are queued: four are over the limit.
     for _ in 0..4 {
         let answer = answers.next().await.expect("there are eight");
-        assert_eq!(answer.problem(503), "More is waiting than can be held.");
+        assert_eq!(answer.problem(503), "The queue of deliveries is full.");
         assert_eq!(answer.header("retry-after"), "1");
     }
     lock.release().await;
@@ -242,7 +265,7 @@ async fn more_than_can_be_held_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_taken_is_committed_though_the_client_has_gone() {
+async fn an_accepted_delivery_is_committed_though_the_client_disconnects() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut lock = Lock::take(&database).await;
@@ -257,7 +280,7 @@ async fn what_was_taken_is_committed_though_the_client_has_gone() {
 }
 
 #[tokio::test]
-async fn a_stop_commits_and_answers_what_was_accepted() {
+async fn a_stop_commits_and_answers_accepted_deliveries() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.env("CALLSTATE_INGEST_WRITERS", "2");
@@ -289,7 +312,7 @@ async fn a_stop_commits_and_answers_what_was_accepted() {
 }
 
 #[tokio::test]
-async fn what_is_answered_or_kept_is_on_disk_whatever_the_database_is_set_to() {
+async fn commits_are_synchronous_whatever_the_database_is_set_to() {
     for (set, used) in [
         ("off", "on"),
         ("local", "on"),
@@ -314,7 +337,7 @@ async fn what_is_answered_or_kept_is_on_disk_whatever_the_database_is_set_to() {
         conn.execute(AssertSqlSafe(note)).await.unwrap();
         let service = Service::start(&database).await;
         service.deliver(fixture("outbound_busy")).await.ok();
-        service.deliver("no JSON").await.problem(400);
+        service.deliver("no JSON").await.quarantined();
         let noted = "select relation, setting from noted order by relation";
         let noted = conn.fetch_all(noted).await.unwrap();
         let noted: Vec<(&str, &str)> = noted.iter().map(|it| (it.get(0), it.get(1))).collect();
@@ -328,70 +351,65 @@ pub(crate) async fn database_that_refuses_one() -> Database {
     let trigger = "create function refuse() returns trigger language plpgsql as
             $$ begin raise 'this one is bad' using errcode = '22000'; end $$;
         create trigger refuse before insert on events for each row
-            when (new.call_id = 'bad') execute function refuse()";
+            when (new.payload::text like '%bad%') execute function refuse()";
     database.connect().await.execute(trigger).await.unwrap();
     database
 }
 
 #[tokio::test]
-async fn what_cannot_be_decided_on_is_a_failure_and_kept_in_quarantine() {
+async fn a_delivery_of_an_invalid_call_is_quarantined_and_replayed_after_repair() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     service.deliver(delivery("OUTBOUND_CALL_PENDING", "a", 1, None).to_string()).await.ok();
-    // What is no row of ours; and a service that does not remember the call.
+    // A value that the program never writes, and a service that does not have the call in its cache.
     let mut conn = database.connect().await;
     conn.execute("update calls set attempts = '7'").await.unwrap();
     drop(service);
     let service = Service::start(&database).await;
     for _ in 0..2 {
         let busy = delivery("OUTBOUND_CALL_BUSY", "a", 2, None).to_string();
-        service.deliver(busy).await.problem(500);
+        let answer = service.deliver(busy).await.quarantined();
+        assert_eq!(answer["reason"], "the delivery cannot be processed");
     }
     service.deliver(delivery("OUTBOUND_CALL_BUSY", "b", 2, None).to_string()).await.ok();
     let kept = "select id, reason from quarantine where count = 2";
     let kept = conn.fetch_one(kept).await.unwrap();
     let (id, reason): (Uuid, String) = (kept.get(0), kept.get(1));
-    assert!(reason.starts_with("the delivery cannot be decided on: table calls"), "{reason}");
+    assert!(reason.starts_with("the delivery cannot be processed: table calls"), "{reason}");
     conn.execute("update calls set attempts = '[]'").await.unwrap();
     let replayed = service.request("POST", &format!("/quarantine/{id}/replay"));
     assert_eq!(service.send(replayed).await.ok()["status"], "BUSY");
 }
 
 #[tokio::test]
-async fn what_the_database_cannot_store_is_refused_and_kept_in_quarantine() {
+async fn a_delivery_that_the_database_rejects_is_quarantined() {
     let database = database_that_refuses_one().await;
     let service = Service::start(&database).await;
     let answer = service.deliver(delivery("OUTBOUND_CALL_BUSY", "bad", 1, None).to_string()).await;
-    let detail = answer.problem(422);
-    assert!(!detail.contains("this one is bad"), "what Postgres says is for the log: {detail}");
+    let reason = answer.quarantined()["reason"].clone();
+    // The message of Postgres is for the operator.
+    assert_eq!(reason, "the delivery cannot be stored");
     let kept = "select convert_from(body, 'UTF8'), reason from quarantine";
     let kept = database.connect().await.fetch_one(kept).await.unwrap();
     assert!(kept.get::<String, _>(0).contains("\"bad\""));
     assert!(kept.get::<String, _>(1).contains("this one is bad"));
 }
 
-const RECEIPT: Receipt<'static> = Receipt {
-    endpoint: "default",
-    received_at: DateTime::UNIX_EPOCH,
-    provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
-};
-
 #[tokio::test]
-async fn a_bad_event_fails_alone() {
+async fn a_rejected_event_fails_alone() {
     let database = database_that_refuses_one().await;
     let pool = database.pool().await;
-    let buckets = Buckets::of_database(&pool).await.unwrap();
     let settings = Settings { writers: 1, batch: 512, queue: 512 };
-    let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
+    let (ingest, writers) = Ingest::start(settings, &pool.connect_options());
     // All are queued before the writer, which has the same thread, gets to run: they are one batch.
     let taken = ["a", "b", "bad", "c", "d", "e"].map(|call| {
         let body = delivery("OUTBOUND_CALL_BUSY", call, 1, None).to_string();
-        ingest.take(recho::read(body.as_bytes(), RECEIPT).expect("it can be understood"))
+        ingest.commit(parsed_at(&body, DateTime::UNIX_EPOCH))
     });
     let taken = futures_util::future::join_all(taken).await;
     let refused: Vec<bool> = taken.iter().map(Result::is_err).collect();
     assert_eq!(refused, [false, false, true, false, false, false]);
-    assert!(matches!(taken[2], Err(Refused::Unstorable(_))), "{:?}", taken[2]);
+    assert!(matches!(taken[2], Err(IngestError::InvalidValue(_))), "{:?}", taken[2]);
     assert_eq!(stored(&mut database.connect().await).await.len(), 5);
     assert_no_difference(&database.url());
     drop(ingest);

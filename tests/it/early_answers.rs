@@ -1,5 +1,5 @@
-//! Answers that are given before the body was read, and how many bytes of bodies are held for senders that are not yet
-//! authenticated.
+//! Responses that are sent before the body is read, and the bound on the bytes of bodies that are held for senders that
+//! are not authenticated yet.
 
 use std::process::Command;
 
@@ -18,9 +18,12 @@ fn endpoints(command: &mut Command) {
             format!("file:{}", key_path("rsa-2048.certificate")),
         )
         .env("CALLSTATE_WEBHOOKS_OPEN_AUTH", "none")
-        // Long enough for every answer here to be an early one.
+        // Longer than any test here waits, so that no response is a timeout.
         .env("CALLSTATE_HTTP_READ_TIMEOUT", "20s");
 }
+
+/// The headers of a signature that is well-formed and wrong, so that the body is read.
+const SIGNATURE: &str = "X-Recho-Timestamp: 1\r\nX-Recho-Signature: AAAA\r\n";
 
 /// The head of a request, with more headers.
 fn head(method: &str, path: &str, headers: &str) -> String {
@@ -32,7 +35,7 @@ fn post(endpoint: &str, length: impl std::fmt::Display, headers: &str) -> String
     head("POST", &format!("/webhooks/{endpoint}"), &headers)
 }
 
-/// Checks the status of the only answer, and that it announces the end of the connection.
+/// Checks the status of the only response, and that it announces the end of the connection.
 fn is_last(answers: &[RawAnswer], status: u16) {
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [status], "{answers:?}");
@@ -42,7 +45,7 @@ fn is_last(answers: &[RawAnswer], status: u16) {
 }
 
 #[tokio::test]
-async fn what_the_headers_decide_is_answered_without_the_body() {
+async fn what_the_headers_decide_is_answered_before_the_body_is_read() {
     let database = Database::create().await;
     let service = Service::start_with(&database, endpoints).await;
     let wrong = "Authorization: Bearer wrong\r\n";
@@ -57,6 +60,9 @@ async fn what_the_headers_decide_is_answered_without_the_body() {
         (post("bearer", 1000, ""), 401),
         (post("bearer", 1000, wrong), 401),
         (post("bearer", 1000, "Expect: 100-continue\r\n"), 401),
+        (post("signed", 1000, ""), 401),
+        (post("signed", 1000, "X-Recho-Timestamp: 1\r\n"), 401),
+        (post("signed", 1000, "X-Recho-Timestamp: 1\r\nX-Recho-Signature: ?\r\n"), 401),
         (chunked(""), 401),
         (chunked(wrong), 401),
         (post("open", 1000, "Origin: https://evil.example\r\n"), 403),
@@ -66,24 +72,24 @@ async fn what_the_headers_decide_is_answered_without_the_body() {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_a_client_that_is_still_sending() {
+async fn an_early_response_reaches_a_client_that_is_still_sending() {
     let database = Database::create().await;
     let service = Service::start_with(&database, endpoints).await;
     let body = "x".repeat(6 * MEGABYTE);
     for (head, status) in [
         (post("open", body.len(), ""), 413),
-        (post("signed", body.len(), ""), 413),
+        (post("signed", body.len(), SIGNATURE), 413),
         (post("bearer", MEGABYTE, ""), 401),
         (post("nowhere", body.len(), ""), 404),
     ] {
         let length = if status == 401 { MEGABYTE } else { body.len() };
         is_last(&service.raw(format!("{head}{}", &body[..length]).as_bytes()).await, status);
     }
-    // In chunks, the size shows only on the way.
+    // The size of a chunked body is known only while it is read.
     let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let chunked = head("POST", "/webhooks/open", "Transfer-Encoding: chunked\r\n");
     is_last(&service.raw(format!("{chunked}{chunks}").as_bytes()).await, 413);
-    // hyper refuses this one itself.
+    // hyper rejects this one itself.
     let long = format!("GET / HTTP/1.1\r\nHost: c\r\nX-Long: {}\r\n\r\n", "x".repeat(2 * MEGABYTE));
     let answers = service.raw(long.as_bytes()).await;
     assert_eq!(answers.len(), 1, "{answers:?}");
@@ -107,13 +113,13 @@ async fn a_length_beyond_the_limit_is_too_large_however_many_digits_it_has() {
     ] {
         is_last(&service.raw(post("open", length, "").as_bytes()).await, 413);
     }
-    // A small number with many digits is a small number.
+    // Leading zeros do not make a number large.
     let zeros = format!("{}2", "0".repeat(40));
     let request = post("open", zeros, "Connection: close\r\n") + "{}";
     let answers = service.raw(request.as_bytes()).await;
     assert_eq!(answers.len(), 1);
-    assert_ne!(answers[0].status, 413);
-    // Nothing in a body is changed.
+    assert_eq!(answers[0].status, 202);
+    // The same text in a body is not changed.
     let text = format!("\r\nContent-Length: {}\r\n", "9".repeat(40));
     let name = "early";
     let mut body = delivery("OUTBOUND_CALL_BUSY", name, 0, None).to_string();
@@ -143,7 +149,7 @@ async fn a_connection_goes_on_after_a_body_that_was_read() {
 }
 
 #[tokio::test]
-async fn bodies_of_senders_that_are_not_authenticated_have_a_bound_together() {
+async fn bodies_of_unauthenticated_senders_are_bounded_together() {
     const GAUGE: &str = "callstate_http_unauthenticated_body_bytes";
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
@@ -154,15 +160,15 @@ async fn bodies_of_senders_that_are_not_authenticated_have_a_bound_together() {
     })
     .await;
     let (mut first, mut second) = (service.line().await, service.line().await);
-    first.send(post("signed", 4096, "").as_bytes()).await;
+    first.send(post("signed", 4096, SIGNATURE).as_bytes()).await;
     first.send(&[b' '; 4095]).await;
     second.send(post("open", 4096, "").as_bytes()).await;
     service.counts(GAUGE, 8192).await;
 
-    let refused = service.raw(post("signed", 1, "").as_bytes()).await;
-    is_last(&refused, 503);
-    assert!(refused[0].head.contains("\r\nretry-after: 1"), "{refused:?}");
-    // Whoever has proved already who it is needs no room there.
+    let rejected = service.raw(post("signed", 1, SIGNATURE).as_bytes()).await;
+    is_last(&rejected, 503);
+    assert!(rejected[0].head.contains("\r\nretry-after: 1"), "{rejected:?}");
+    // A body of an authenticated sender does not count.
     let body = delivery("OUTBOUND_CALL_BUSY", "call-1", 0, None).to_string();
     let proved = service.request("POST", "/webhooks/bearer").body(body);
     service.send(proved.bearer_auth("token")).await.ok();
@@ -170,7 +176,9 @@ async fn bodies_of_senders_that_are_not_authenticated_have_a_bound_together() {
     first.send(b" ").await;
     assert_eq!(first.answer().await.status, 401);
     service.counts(GAUGE, 4096).await;
-    service.deliver_to("/webhooks/signed", "{}").await.problem(401);
+    let unsigned = service.request("POST", "/webhooks/signed").body("{}");
+    let unsigned = unsigned.header("X-Recho-Timestamp", "1").header("X-Recho-Signature", "AAAA");
+    service.send(unsigned).await.problem(401);
     drop(second);
     service.counts(GAUGE, 0).await;
 }

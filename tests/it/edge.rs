@@ -1,4 +1,4 @@
-//! What holds for every request: limits, ids, headers, names, origins, proxies.
+//! What holds for every request: limits, request ids, response headers, hosts, origins, proxies.
 
 use std::process::Command;
 
@@ -24,7 +24,7 @@ fn get(path: &str, headers: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_too_slowly_is_cut_off() {
+async fn a_slow_request_is_cut_off() {
     let database = Database::create().await;
     let limits = [("READ_TIMEOUT", "200ms"), ("IDLE_TIMEOUT", HOUR)];
     let service = service(&database, &limits).await;
@@ -58,16 +58,16 @@ async fn a_connection_without_requests_is_closed() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_take_its_answer_is_cut_off() {
+async fn a_client_that_does_not_read_the_response_is_cut_off() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
-        // Time enough for the delivery.
+        // Enough time for the delivery.
         http(command, &[("READ_TIMEOUT", "5s"), ("IDLE_TIMEOUT", HOUR)]);
         command.env("CALLSTATE_LOG", "info,callstate=debug");
         command.env("CALLSTATE_MAX_DELIVERY_BYTES", "20000000");
     })
     .await;
-    // More than the system keeps for who does not read.
+    // More than the socket buffers hold.
     let padding = "x".repeat(16_000_000);
     let delivery =
         format!(r#"{{"eventType": "OUTBOUND_CALL_BUSY", "callId": "long", "x": "{padding}"}}"#);
@@ -80,8 +80,8 @@ async fn a_client_that_does_not_take_its_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn an_answer_that_takes_too_long_is_given_up() {
-    use sqlx::{Connection as _, Executor as _};
+async fn a_response_that_takes_too_long_is_a_503() {
+    use sqlx::{Connection as _, Executor as _, Row as _};
 
     let database = Database::create().await;
     let limits = [("READ_TIMEOUT", HOUR), ("ANSWER_TIMEOUT", "1s")];
@@ -93,12 +93,17 @@ async fn an_answer_that_takes_too_long_is_given_up() {
     let answer = service.get("/calls/out-08").await;
     answer.problem(503);
     assert_eq!(answer.header("retry-after"), "1");
+    // Postgres has canceled the query, so the connection is free.
+    let waiting = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'";
+    let waiting: i64 = lock.fetch_one(waiting).await.unwrap().get(0);
+    assert_eq!(waiting, 0);
     lock.rollback().await.unwrap();
     service.get("/calls/out-08").await.ok();
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_place() {
+async fn connections_beyond_the_limit_wait() {
     let database = Database::create().await;
     let service = service(&database, &[("MAX_CONNECTIONS", "1")]).await;
     let mut first = service.line().await;
@@ -117,7 +122,7 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_no_connection_that_has_no_request_under_way() {
+async fn shutdown_does_not_wait_for_connections_without_a_request() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let silent = service.line().await;
@@ -137,7 +142,7 @@ async fn a_stop_waits_for_no_connection_that_has_no_request_under_way() {
 }
 
 #[tokio::test]
-async fn a_url_or_headers_that_are_too_long_are_refused() {
+async fn a_url_or_headers_that_are_too_long_are_an_error() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let fits = format!("/calls/c?{}", "x".repeat(8 * 1024 - 8));
@@ -156,7 +161,7 @@ async fn a_url_or_headers_that_are_too_long_are_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_and_its_log_lines_have_the_id_of_the_request() {
+async fn a_response_and_its_log_lines_have_the_request_id() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.env("CALLSTATE_LOG", "info,callstate=debug");
@@ -184,12 +189,12 @@ async fn an_answer_and_its_log_lines_have_the_id_of_the_request() {
     assert_eq!(made.len(), 5);
 
     let odd = service.request("POST", "/webhooks").header("X-Request-Id", "mine-2").body("no JSON");
-    service.send(odd).await.problem(400);
+    service.send(odd).await.quarantined();
     let line = line_with(&service, "mine-2").await;
-    assert_eq!(line["message"], "a delivery that cannot be understood is in quarantine");
+    assert_eq!(line["message"], "a delivery is kept in the quarantine");
 }
 
-/// The first log line that has the text.
+/// The first log line that contains the text.
 async fn line_with(service: &Service, text: &str) -> Value {
     let said = service.said(text).await;
     let line = said.lines().find(|line| line.contains(text)).expect("it was said");
@@ -197,7 +202,7 @@ async fn line_with(service: &Service, text: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_answer_tells_browsers_to_make_nothing_more_of_it() {
+async fn every_response_has_the_security_headers() {
     let database = Database::create().await;
     let service = service(&database, &[]).await;
     let foreign = service.request("POST", "/webhooks").header("Origin", "https://evil.example");
@@ -217,14 +222,14 @@ async fn every_answer_tells_browsers_to_make_nothing_more_of_it() {
         service.get(&format!("/{}", "x".repeat(9000))).await,
     ];
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-    assert_eq!(statuses, [200, 400, 200, 404, 400, 404, 405, 200, 200, 405, 200, 403, 414]);
+    assert_eq!(statuses, [200, 202, 200, 404, 400, 404, 405, 200, 200, 405, 200, 403, 414]);
     for answer in answers {
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
             ("x-frame-options", "DENY"),
             ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
-            // What has a version may be kept and asked about.
+            // A response with an ETag may be stored and revalidated.
             (
                 "cache-control",
                 if answer.header("etag").is_empty() { "no-store" } else { "private, no-cache" },
@@ -267,7 +272,7 @@ async fn http_1_1_without_one_valid_host_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn without_keys_questions_are_answered_under_names_of_ours_only() {
+async fn without_keys_requests_are_answered_for_configured_hosts_only() {
     let database = Database::create().await;
     let service = service(&database, &[("HOSTS", "callstate.internal")]).await;
     let delivered = service.request("POST", "/webhooks").header("Host", "abc.tunnel.example");
@@ -285,7 +290,7 @@ async fn without_keys_questions_are_answered_under_names_of_ours_only() {
         ask(open, "evil.example:8080").await.ok();
     }
 
-    // A key shows more than where its bearer is.
+    // A key authenticates, so the host does not matter.
     let key = callstate(&[
         "keys",
         "create",
@@ -297,24 +302,25 @@ async fn without_keys_questions_are_answered_under_names_of_ours_only() {
         "json",
     ]);
     let key: Value = serde_json::from_slice(&key.stdout).unwrap();
-    let asked = service.request("GET", "/calls/out-08").header("Host", "evil.example");
-    let asked = asked.header("Authorization", format!("Bearer {}", key["key"].as_str().unwrap()));
-    service.send(asked).await.ok();
+    let request = service.request("GET", "/calls/out-08").header("Host", "evil.example");
+    let request =
+        request.header("Authorization", format!("Bearer {}", key["key"].as_str().unwrap()));
+    service.send(request).await.ok();
 }
 
 #[tokio::test]
-async fn where_strangers_may_ask_anyhow_any_name_will_do() {
+async fn with_insecure_every_host_is_accepted() {
     let database = Database::create().await;
     let service = Service::start_on("0.0.0.0:0", &database, |command| {
         command.arg("--insecure");
     })
     .await;
-    let asked = service.request("GET", "/calls/nobody").header("Host", "callstate.example");
-    service.send(asked).await.problem(404);
+    let request = service.request("GET", "/calls/nobody").header("Host", "callstate.example");
+    service.send(request).await.problem(404);
 }
 
 #[tokio::test]
-async fn pages_of_others_change_nothing_here_and_read_nothing_unless_they_may() {
+async fn pages_of_foreign_origins_write_nothing_and_read_only_with_cors() {
     let database = Database::create().await;
     let post = async |service: &Service, path: &str, origin: &str| {
         let request = service.request("POST", path).header("Origin", origin);
@@ -337,8 +343,8 @@ async fn pages_of_others_change_nothing_here_and_read_nothing_unless_they_may() 
     }
     post(&closed, "/webhooks", closed.base_url()).await.ok();
     post(&closed, replay, closed.base_url()).await.problem(404);
-    let refused = closed.send(preflight(&closed)).await;
-    assert_eq!((refused.status, refused.header("access-control-allow-origin")), (405, ""));
+    let rejected = closed.send(preflight(&closed)).await;
+    assert_eq!((rejected.status, rejected.header("access-control-allow-origin")), (405, ""));
 
     let origins = "https://grafana.example,http://localhost:3000";
     let open = service(&database, &[("CORS_ORIGINS", origins)]).await;
@@ -361,9 +367,9 @@ async fn pages_of_others_change_nothing_here_and_read_nothing_unless_they_may() 
 }
 
 #[tokio::test]
-async fn the_log_tells_whose_request_was_refused_as_trusted_proxies_say() {
+async fn rejected_requests_are_logged_with_the_client_that_trusted_proxies_report() {
     let database = Database::create().await;
-    let refused = async |proxies: &[(&str, &str)], chain: &str| {
+    let logged_client = async |proxies: &[(&str, &str)], chain: &str| {
         let service = Service::start_with(&database, |command| {
             http(command, proxies);
             command.args(["--require-key"]).env("RECHO_WEBHOOK_TOKEN", "token");
@@ -379,8 +385,8 @@ async fn the_log_tells_whose_request_was_refused_as_trusted_proxies_say() {
         delivery["client"].as_str().unwrap().to_owned()
     };
     let chain = "198.51.100.7, 192.0.2.1, 10.0.0.1";
-    assert_eq!(refused(&[], chain).await, "127.0.0.1");
+    assert_eq!(logged_client(&[], chain).await, "127.0.0.1");
     let trusted = [("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")];
-    assert_eq!(refused(&trusted, chain).await, "192.0.2.1");
-    assert_eq!(refused(&trusted, "198.51.100.7, nonsense").await, "127.0.0.1");
+    assert_eq!(logged_client(&trusted, chain).await, "192.0.2.1");
+    assert_eq!(logged_client(&trusted, "198.51.100.7, nonsense").await, "127.0.0.1");
 }

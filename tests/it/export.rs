@@ -239,7 +239,11 @@ async fn an_export_is_of_one_moment() {
     let (child, mut said) = spawn_slow(&database, &["events", "--format", "jsonl"]);
     wait_for(&mut said, "what is exported");
     // This is committed after the export began, and before it reads the first row.
-    held.execute("delete from events where call_id = '=1+1'").await.unwrap();
+    held.execute(
+        "delete from events using calls where calls.id = events.call and call_id = '=1+1'",
+    )
+    .await
+    .unwrap();
     held.commit().await.unwrap();
     let output = child.wait_with_output().unwrap();
     let exported: Vec<Value> = String::from_utf8(output.stdout)

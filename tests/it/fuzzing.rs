@@ -1,4 +1,4 @@
-//! The properties that the fuzzer looks after, on bodies that are made here.
+//! The properties of the fuzzer, on generated bodies, headers and requests.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::support::delivery::{fixture, fixtures};
 #[path = "../../fuzz/properties.rs"]
 mod properties;
 
-/// A sample with some bytes replaced by others, somewhere.
+/// A sample of which some bytes are replaced.
 fn damaged_sample() -> impl Strategy<Value = Vec<u8>> {
     (select(fixtures()), any::<prop::sample::Index>(), 0..24usize, vec(any::<u8>(), 0..24))
         .prop_map(|(name, at, cut, put)| {
@@ -20,7 +20,7 @@ fn damaged_sample() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
-/// Anything that may stand where a value is expected.
+/// Any JSON value.
 pub(crate) fn odd_value() -> impl Strategy<Value = String> {
     let texts = [
         "null",
@@ -31,6 +31,7 @@ pub(crate) fn odd_value() -> impl Strategy<Value = String> {
         "1E-999",
         "123456789012345678901234567890",
         "\"\"",
+        "\" NaN \"",
         "[]",
         "{}",
         "\"x\"",
@@ -41,7 +42,7 @@ pub(crate) fn odd_value() -> impl Strategy<Value = String> {
         "{\"a\":1,\"a\":2}",
         "\"OUTBOUND_CALL_BUSY\"",
     ];
-    // Mostly usable, so that not every delivery fails by the first of its fields.
+    // Mostly usable, so that not every delivery fails at its first field.
     prop_oneof![
         12 => Just("\"x\"".to_owned()),
         6 => select(texts.to_vec()).prop_map(str::to_owned),
@@ -51,7 +52,7 @@ pub(crate) fn odd_value() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A delivery with anything in any of its fields.
+/// A delivery with any value in any field.
 pub(crate) fn odd_delivery() -> impl Strategy<Value = String> {
     let field = |name: &'static str| {
         prop::option::weighted(0.9, odd_value()).prop_map(move |value| value.map(|it| (name, it)))
@@ -77,39 +78,39 @@ pub(crate) fn odd_delivery() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_bytes_are_a_delivery_or_none(body in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_read_or_rejected(body in vec(any::<u8>(), 0..200)) {
         properties::wire_format(&body);
     }
 
     #[test]
-    fn a_damaged_sample_is_a_delivery_or_none(body in damaged_sample()) {
+    fn a_damaged_sample_is_read_or_rejected(body in damaged_sample()) {
         properties::wire_format(&body);
     }
 
     #[test]
-    fn a_delivery_with_anything_in_its_fields_is_one_or_none(body in odd_delivery()) {
+    fn a_delivery_with_odd_values_is_read_or_rejected(body in odd_delivery()) {
         properties::wire_format(body.as_bytes());
     }
 
     #[test]
-    fn any_bytes_prove_nothing(data in vec(any::<u8>(), 0..200)) {
-        properties::proof(&data);
+    fn random_headers_are_not_accepted(data in vec(any::<u8>(), 0..200)) {
+        properties::authentication(&data);
     }
 
     #[test]
-    fn what_looks_like_a_proof_is_none(
+    fn plausible_headers_are_not_accepted(
         data in "([Bb]earer[ \t]{0,3}tok[en]{1,3}|)\n(177858[0-9]{4}|[-+0-9]{0,20})\n[A-Za-z0-9+/]{340,344}={0,2}\n.{0,20}",
     ) {
-        properties::proof(data.as_bytes());
+        properties::authentication(data.as_bytes());
     }
 
     #[test]
-    fn any_question_is_answered(data in vec(any::<u8>(), 1..64)) {
+    fn any_request_is_answered(data in vec(any::<u8>(), 1..64)) {
         properties::question(&data);
     }
 
     #[test]
-    fn what_looks_like_a_question_is_answered(
+    fn a_plausible_request_is_answered(
         route in any::<u8>(),
         rest in "((limit|cursor|include|project_id)=[-A-Za-z0-9_%&+]{0,60}|%[0-9a-f]{2}|[/?&=.]){0,6}",
     ) {
@@ -117,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn any_cursor_of_the_right_length_is_taken_or_refused(bytes in vec(any::<u8>(), 42)) {
+    fn any_cursor_of_the_right_length_is_accepted_or_rejected(bytes in vec(any::<u8>(), 42)) {
         use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
         properties::question(&[&[3], URL_SAFE_NO_PAD.encode(&bytes).as_bytes()].concat());

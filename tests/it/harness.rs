@@ -1,4 +1,4 @@
-//! What other tests rely on without looking: their databases are their own, and go with them.
+//! What the other tests rely on: each has a database of its own, which is dropped with it.
 
 use sqlx::{Executor as _, Row as _};
 
@@ -18,7 +18,7 @@ async fn each_test_has_a_database_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_database_goes_with_its_test_even_under_open_connections() {
+async fn a_database_is_dropped_with_its_test_even_with_open_connections() {
     let database = Database::create().await;
     let pool = database.pool().await;
     let name: String =
@@ -35,7 +35,7 @@ async fn a_database_goes_with_its_test_even_under_open_connections() {
 }
 
 #[tokio::test]
-async fn a_throw_away_database_does_not_wait_for_the_disk() {
+async fn the_test_cluster_does_not_wait_for_the_disk() {
     let database = Database::create().await;
     let fsync: String = database
         .connect()

@@ -1,4 +1,4 @@
-//! What a stranger can do to the service: be refused by an exact status, and nothing that outlasts it.
+//! Malformed and hostile requests: each has an exact status, and none affects the requests after it.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,18 @@ use crate::{
     support::{Database, RawAnswer, Service, callstate, delivery::fixture},
 };
 
-/// What a value may be, where an identifier is wanted.
+/// What a value is where an identifier is expected.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Null,
     Name,
     Number,
     Neither,
-    /// No part of any JSON that is taken.
+    /// A missing value as an identifier, and no event type.
+    Blank,
+    /// A missing value as an identifier, and an unrecognized event type.
+    Placeholder,
+    /// Nested too deep for any field.
     TooDeep,
 }
 
@@ -37,12 +41,13 @@ fn odd_values() -> Vec<(String, Kind)> {
         ("9".repeat(255), Kind::Number),
         ("9".repeat(300), Kind::Neither),
         (quoted("x"), Kind::Name),
-        (quoted(""), Kind::Neither),
+        (quoted(""), Kind::Blank),
+        (quoted("undefined"), Kind::Placeholder),
         (quoted(&"é".repeat(255)), Kind::Name),
         (quoted(&"é".repeat(300)), Kind::Neither),
         (quoted("a\\u0000"), Kind::Neither),
         (quoted("a\\nb"), Kind::Neither),
-        (quoted("\\u0085"), Kind::Neither),
+        (quoted("\\u0085"), Kind::Blank),
         (quoted("\\ud800"), Kind::Neither),
         ("[]".to_owned(), Kind::Neither),
         ("{\"a\": 1, \"a\": 2}".to_owned(), Kind::Neither),
@@ -55,17 +60,16 @@ fn odd_values() -> Vec<(String, Kind)> {
 /// The answer that a delivery must get of which one field was replaced.
 fn expected(path: &str, kind: Kind) -> u16 {
     let is_usable = match path {
-        "/eventType" => kind == Kind::Name,
-        "/projectId" => matches!(kind, Kind::Null | Kind::Name | Kind::Number),
+        "/eventType" => matches!(kind, Kind::Name | Kind::Placeholder),
+        "/projectId" => !matches!(kind, Kind::Neither | Kind::TooDeep),
         "/body/data/callId" => matches!(kind, Kind::Name | Kind::Number),
-        // The call's id was in there.
+        // They contain the call id.
         "/body" | "/body/data" => false,
         _ => true,
     };
     match (kind, is_usable) {
-        (Kind::TooDeep, _) => 400,
+        (Kind::TooDeep, _) | (_, false) => 202,
         (_, true) => 200,
-        (_, false) => 422,
     }
 }
 
@@ -91,7 +95,7 @@ async fn kept(database: &Database) -> BTreeSet<Vec<u8>> {
     bodies.fetch_all(&database.pool().await).await.unwrap().into_iter().collect()
 }
 
-/// Sees that the service still takes deliveries, and that what it stored is right.
+/// Checks that the service still accepts deliveries, and that the stored calls are correct.
 async fn still_serves(service: &Service, database: &Database) {
     service.get("/health/ready").await.ok();
     service.deliver(fixture("inbound_completed")).await.ok();
@@ -100,14 +104,14 @@ async fn still_serves(service: &Service, database: &Database) {
 }
 
 #[tokio::test]
-async fn anything_in_any_field_is_taken_or_refused_and_what_is_refused_is_kept() {
+async fn a_delivery_with_any_value_in_any_field_is_accepted_or_quarantined() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let sample: Value = serde_json::from_slice(&fixture("outbound_error")).unwrap();
     let mut all = Vec::new();
     paths(&sample, "", &mut all);
     assert!(all.len() > 20, "{all:?}");
-    let mut refused = BTreeSet::new();
+    let mut unreadable = BTreeSet::new();
     for path in &all {
         let mut holed = sample.clone();
         *holed.pointer_mut(path).unwrap() = "HERE".into();
@@ -118,38 +122,38 @@ async fn anything_in_any_field_is_taken_or_refused_and_what_is_refused_is_kept()
             let shown: String = value.chars().take(40).collect();
             assert_eq!(answer.status, expected(path, kind), "{path} is {shown}: {}", answer.text);
             if answer.status != 200 {
-                refused.insert(body);
+                unreadable.insert(body);
             }
         }
     }
-    assert_eq!(kept(&database).await, refused);
+    assert_eq!(kept(&database).await, unreadable);
     still_serves(&service, &database).await;
 }
 
 #[tokio::test]
-async fn whatever_is_in_all_fields_at_once_is_taken_or_refused() {
+async fn a_delivery_with_odd_values_in_all_fields_is_accepted_or_quarantined() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut runner = TestRunner::deterministic();
-    let mut refused = BTreeSet::new();
+    let mut unreadable = BTreeSet::new();
     for _ in 0..200 {
         let body = odd_delivery().new_tree(&mut runner).unwrap().current().into_bytes();
         match service.deliver(body.clone()).await.status {
             200 => {}
-            400 | 422 => drop(refused.insert(body)),
+            202 => drop(unreadable.insert(body)),
             other => panic!("{other}: {}", String::from_utf8_lossy(&body)),
         }
     }
-    assert!(!refused.is_empty());
-    assert_eq!(kept(&database).await, refused);
+    assert!(!unreadable.is_empty());
+    assert_eq!(kept(&database).await, unreadable);
     still_serves(&service, &database).await;
 }
 
 #[tokio::test]
-async fn what_is_no_json_is_refused_and_kept_byte_for_byte() {
+async fn a_body_that_is_not_json_is_quarantined_byte_for_byte() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    // What gzip makes of `{}`.
+    // `{}` in gzip, without the header that says so.
     let gzip =
         b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00";
     let utf_16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -171,16 +175,14 @@ async fn what_is_no_json_is_refused_and_kept_byte_for_byte() {
         &brackets,
     ];
     for body in bodies {
-        service.deliver(body).await.problem(400);
+        service.deliver(body).await.quarantined();
     }
-    let compressed = service.request("POST", "/webhooks").header("Content-Encoding", "gzip");
-    service.send(compressed.body(gzip.to_vec())).await.problem(400);
     assert_eq!(kept(&database).await, bodies.into_iter().map(<[u8]>::to_vec).collect());
     still_serves(&service, &database).await;
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_nothing_but_errors_does_not_grow_in_the_store() {
+async fn the_stored_errors_of_a_delivery_are_bounded() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let errors = vec!["0"; 500_000].join(",");
@@ -192,12 +194,12 @@ async fn a_delivery_that_is_nothing_but_errors_does_not_grow_in_the_store() {
     assert_eq!(call["errors"].as_array().unwrap().len(), 1000);
     assert_eq!(call["errors"][0]["message"], "0");
     let history = service.get("/calls/c/history?include=payload").await;
-    assert!(history.text.contains(&body), "the payload is whole");
+    assert!(history.text.contains(&body), "the payload is complete");
     still_serves(&service, &database).await;
 }
 
 #[tokio::test]
-async fn a_cursor_that_somebody_made_up_is_refused_or_begins_elsewhere() {
+async fn a_forged_cursor_is_a_bad_request_or_another_position() {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
     let database = Database::create().await;
@@ -224,7 +226,7 @@ async fn a_cursor_that_somebody_made_up_is_refused_or_begins_elsewhere() {
     still_serves(&service, &database).await;
 }
 
-/// A delivery as bytes on a socket, with more headers than its length.
+/// A delivery as bytes on a socket.
 fn post(headers: &str, body: &str) -> String {
     format!("POST /webhooks HTTP/1.1\r\nHost: callstate\r\n{headers}\r\n{body}")
 }
@@ -242,7 +244,7 @@ fn statuses(answers: &[RawAnswer]) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn requests_that_do_not_wait_for_their_answers_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut all = String::new();
@@ -259,7 +261,7 @@ async fn requests_that_do_not_wait_for_their_answers_are_answered_in_order() {
             assert_eq!((answer.status, &body["status"]), (200, &"BUSY".into()), "{answer:?}");
             assert_eq!(body["call_id"], format!("piped-{}", place / 2));
         } else {
-            assert_eq!(answer.status, 400, "{answer:?}");
+            assert_eq!(answer.status, 202, "{answer:?}");
         }
     }
     assert_eq!(kept(&database).await.len(), 20);
@@ -267,17 +269,17 @@ async fn requests_that_do_not_wait_for_their_answers_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_length_that_lies_is_believed_no_further_than_its_connection() {
+async fn a_wrong_content_length_affects_its_own_connection_only() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let body = event("liar");
 
-    // Too short: what is beyond is no request.
+    // Too short: the rest of the body is not a request.
     let answers = service.raw(post("Content-Length: 10\r\n", &body).as_bytes()).await;
-    assert_eq!(statuses(&answers), [400, 400], "{answers:?}");
+    assert_eq!(statuses(&answers), [202, 400], "{answers:?}");
     assert_eq!(kept(&database).await, BTreeSet::from([body.as_bytes()[..10].to_vec()]));
 
-    // Too long: it never comes whole.
+    // Too long: the body ends early.
     let answers = service.raw_to_its_end(post("Content-Length: 1000\r\n", &body).as_bytes()).await;
     assert_eq!(statuses(&answers), [400], "{answers:?}");
 
@@ -295,11 +297,12 @@ async fn a_length_that_lies_is_believed_no_further_than_its_connection() {
         let answers = service.raw(post("Transfer-Encoding: chunked\r\n", chunks).as_bytes()).await;
         assert_eq!(statuses(&answers), [400], "{chunks:?}: {answers:?}");
     }
-    // Of both, the chunks count, and nothing is taken for a request behind them.
+    // With both headers the chunks count, and what follows them is not a request.
     let smuggled = "0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: callstate\r\n\r\n";
     let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
     let answers = service.raw(post(both, smuggled).as_bytes()).await;
-    assert_eq!(statuses(&answers), [400], "{answers:?}");
+    assert_eq!(statuses(&answers), [202], "{answers:?}");
+    assert!(answers[0].body.contains("the body is empty"), "{answers:?}");
 
     let events = sqlx::query_scalar!(r#"select count(*) as "count!" from events"#)
         .fetch_one(&database.pool().await)
@@ -310,7 +313,7 @@ async fn a_length_that_lies_is_believed_no_further_than_its_connection() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_refused_and_its_connection_closed() {
+async fn malformed_http_is_an_error_and_closes_the_connection() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let get =
@@ -337,7 +340,7 @@ async fn what_is_no_http_is_refused_and_its_connection_closed() {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
         assert_eq!(statuses(&answers), [status], "{shown:?}");
     }
-    // Bytes that are no text may stand in a header; nobody asks for these.
+    // A header that is not used may contain bytes that are not UTF-8.
     let odd =
         b"GET /health/live HTTP/1.1\r\nHost: c\r\nConnection: close\r\nX-Odd: \xff\xfe\r\n\r\n";
     assert_eq!(statuses(&service.raw(odd).await), [200]);

@@ -1,4 +1,4 @@
-//! `callstate import`: what was exported makes the same calls again.
+//! `callstate import`: exported deliveries give the same calls again.
 
 use std::{
     fs,
@@ -33,20 +33,20 @@ fn import_with(database: &Database, text: &[u8], more: impl FnOnce(&mut Command)
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let text = text.to_owned();
-    // Who stops at a bad line does not read the rest.
+    // An import that stops at a bad line does not read the rest.
     let writing = std::thread::spawn(move || stdin.write_all(&text));
     let output = child.wait_with_output().unwrap();
     let _ = writing.join().unwrap();
     output
 }
 
-/// The lines of who wrote down what the provider sent, and no more.
+/// A log of webhook bodies: lines with a payload only.
 pub(crate) fn log_of(bodies: &[String]) -> String {
     let lines: Vec<String> = bodies.iter().map(|it| format!("{{\"payload\":{it}}}")).collect();
     lines.join("\n")
 }
 
-/// What a run that must go well says: deliveries, new events, known events.
+/// The counts of a run that must succeed: deliveries, new events, known events.
 fn imported(output: &Output) -> [u64; 3] {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -63,22 +63,22 @@ fn verify(database: &Database) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// All that can be exported.
+/// Every export.
 fn everything(database: &Database) -> [String; 4] {
     ["calls", "events", "attempts", "deliveries"]
         .map(|what| String::from_utf8(export(database, what)).unwrap())
 }
 
 #[tokio::test]
-async fn what_was_exported_makes_the_same_store_again_however_often() {
+async fn an_import_of_an_export_gives_the_same_store_however_often_it_runs() {
     let original = Database::create().await;
     let service = Service::start(&original).await;
     fill(&service).await;
-    // The clock of this provider is not that of the other, and the file knows.
+    // The exported file contains the time zone of each delivery, so the import needs no option.
     let elsewhere = delivery("OUTBOUND_CALL_BUSY", "elsewhere", 7, None).to_string();
     service.stop().await;
     let there = |command: &mut Command| {
-        command.args(["--provider-utc-offset", "+09:00"]);
+        command.args(["--provider-time-zone", "+09:00"]);
     };
     let service = Service::start_with(&original, there).await;
     service.deliver_to("/webhooks/default/", elsewhere).await.ok();
@@ -101,7 +101,7 @@ async fn what_was_exported_makes_the_same_store_again_however_often() {
     assert_eq!(everything(&copy), all);
     verify(&copy);
 
-    // The order of the lines does not matter, nor how many are committed at once, nor by whom.
+    // The order of the lines, the batch size and the number of writers do not matter.
     let mut reversed: Vec<&str> = deliveries.lines().rev().collect();
     reversed.push("");
     let place = Place::new();
@@ -122,7 +122,7 @@ async fn what_was_exported_makes_the_same_store_again_however_often() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_may_take_the_same_events_meanwhile() {
+async fn an_import_and_the_service_may_store_the_same_events_concurrently() {
     let original = Database::create().await;
     let service = Service::start(&original).await;
     let sent = shuffled(40, 2);
@@ -136,28 +136,28 @@ async fn the_service_may_take_the_same_events_meanwhile() {
     let copy = &other;
     let importing = tokio::task::block_in_place(|| import(copy, &deliveries, &[]));
     provider.finish().await;
-    let [taken, new, known] = imported(&importing);
-    assert_eq!((taken, new + known), (320, 320));
+    let [deliveries, new, known] = imported(&importing);
+    assert_eq!((deliveries, new + known), (320, 320));
     verify(&other);
 
     let essence = |database: &Database| {
         let mut rows = lines(database, "calls");
         for row in &mut rows {
-            // When it was received is another matter.
+            // The times of receipt differ.
             row.as_object_mut().unwrap().remove("updated_at");
         }
         rows
     };
     assert_eq!(essence(&other), essence(&original));
     for event in lines(&other, "events") {
-        // Two came by the provider, and the file says two; these may be the same.
+        // Two by the provider and two in the file, which may be the same receipts.
         let count = event["delivery_count"].as_u64().unwrap();
         assert!((2..=4).contains(&count), "{count}");
     }
 }
 
 #[tokio::test]
-async fn a_file_and_the_service_count_the_same_receipts_once() {
+async fn an_import_counts_receipts_that_are_stored_once() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let body = delivery("OUTBOUND_CALL_BUSY", "c", 1, None).to_string();
@@ -169,12 +169,12 @@ async fn a_file_and_the_service_count_the_same_receipts_once() {
         let mut line = shown();
         line["delivery_count"] = count.into();
         line["last_delivered_at"] = last.clone();
-        let taken = import(&database, line.to_string().as_bytes(), &[]);
-        assert_eq!(imported(&taken), [1, 0, 1]);
+        let output = import(&database, line.to_string().as_bytes(), &[]);
+        assert_eq!(imported(&output), [1, 0, 1]);
         assert_eq!(shown()["delivery_count"], then);
         assert_eq!(shown()["last_delivered_at"], *last);
     }
-    // One that the service takes comes on top.
+    // A delivery to the service is one more.
     service.deliver(body).await.ok();
     assert_eq!(shown()["delivery_count"], 4);
     assert_eq!(shown()["received_at"], received_at);
@@ -200,11 +200,11 @@ async fn a_log_of_webhooks_can_be_imported() {
 }
 
 #[tokio::test]
-async fn a_bad_line_is_named_and_stops_the_import_unless_told_otherwise() {
+async fn a_bad_line_is_named_and_stops_the_import_unless_keep_going_is_set() {
     let good = |call_id: &str| {
         json!({ "payload": delivery("OUTBOUND_CALL_BUSY", call_id, 1, None) }).to_string()
     };
-    // So far off that five minutes more are beyond what can be reckoned with.
+    // Near the end of the range of times, so that five minutes more are beyond it.
     let far = json!({
         "payload": delivery("OUTBOUND_CALL_BUSY", "far", 1, None),
         "received_at": "+262142-12-31T23:59:00Z",
@@ -241,7 +241,7 @@ async fn a_bad_line_is_named_and_stops_the_import_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn more_than_may_wait_is_waited_for() {
+async fn an_import_larger_than_the_queue_waits_for_the_writers() {
     let database = Database::create().await;
     let filling = "x".repeat(1 << 20);
     let bodies: Vec<String> = (0..70)
@@ -267,7 +267,7 @@ async fn more_than_may_wait_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_told_before_the_database_is_asked() {
+async fn a_missing_file_is_an_error_before_the_database_is_opened() {
     let output =
         callstate(&["import", "none.jsonl", "--database-url", "postgres://x@127.0.0.1:1/x"]);
     assert_eq!(output.status.code(), Some(1));

@@ -72,7 +72,7 @@ async fn a_revoked_key_is_believed_for_two_seconds_at_most() {
     let pool = database.pool().await;
     let key = new_key();
     let id = insert(&pool, &key).await;
-    let [one, other] = [Instance::start(&pool, true).await, Instance::start(&pool, true).await];
+    let [one, other] = [Instance::start(&pool, true), Instance::start(&pool, true)];
     assert!(takes_at(&one, NOON, key.expose()).await);
     api_keys::revoke(&pool, id, NOON).await.expect("it is there");
     assert!(!takes_at(&other, NOON, key.expose()).await);
@@ -91,7 +91,7 @@ async fn a_key_expires_on_the_moment_however_lately_it_was_looked_up() {
     let pool = database.pool().await;
     let key = new_key();
     insert(&pool, &key).await;
-    let instance = Instance::start(&pool, true).await;
+    let instance = Instance::start(&pool, true);
     let microsecond = TimeDelta::microseconds(1);
     assert!(takes_at(&instance, NOON + seconds(3600) - microsecond, key.expose()).await);
     assert!(!takes_at(&instance, NOON + seconds(3600), key.expose()).await);
@@ -103,7 +103,7 @@ async fn a_key_that_was_guessed_before_it_was_made_counts_two_seconds_later() {
     let database = Database::create().await;
     let pool = database.pool().await;
     let key = new_key();
-    let instance = Instance::start(&pool, true).await;
+    let instance = Instance::start(&pool, true);
     assert!(!takes_at(&instance, NOON, key.expose()).await);
     insert(&pool, &key).await;
     assert!(!takes_at(&instance, NOON + seconds(1), key.expose()).await);
@@ -117,7 +117,7 @@ async fn while_the_database_is_away_nobody_is_told_that_a_key_is_wrong() {
     let pool = database.pool().await;
     let key = new_key();
     insert(&pool, &key).await;
-    let instance = Instance::start(&pool, true).await;
+    let instance = Instance::start(&pool, true);
     pool.close().await;
     let away = (StatusCode::SERVICE_UNAVAILABLE, Some("1".to_owned()));
     assert_eq!(ask_at(&instance, NOON, key.expose()).await, away);
@@ -134,7 +134,7 @@ async fn a_corrupt_key_opens_nothing() {
     let key = new_key();
     insert(&pool, &key).await;
     pool.execute("update api_keys set projects = '{\"\"}'").await.expect("it is there");
-    let instance = Instance::start(&pool, true).await;
+    let instance = Instance::start(&pool, true);
     let (status, _) = ask_at(&instance, NOON, key.expose()).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     instance.stop().await;
@@ -147,7 +147,7 @@ async fn the_last_use_is_written_once_a_minute() {
     let key = new_key();
     insert(&pool, &key).await;
     let used_at = async |times: &[i64]| {
-        let instance = Instance::start(&pool, true).await;
+        let instance = Instance::start(&pool, true);
         for second in times {
             assert!(takes_at(&instance, NOON + seconds(*second), key.expose()).await);
         }

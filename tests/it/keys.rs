@@ -1,4 +1,4 @@
-//! API keys as their users meet them: the commands, and what a key opens.
+//! API keys: the commands, and what a key gives access to.
 
 use std::process::Command;
 
@@ -10,14 +10,14 @@ use crate::support::{
     delivery::{delivery, fixture},
 };
 
-/// What every client is told that has no good key.
-const REFUSED: &str = concat!(
+/// The response to every client without a valid key.
+const UNAUTHORIZED: &str = concat!(
     r#"{"type":"urn:callstate:problem:key-needed","#,
     r#""title":"A good API key is needed","status":401,"#,
     r#""detail":"send a good API key as Authorization: Bearer"}"#,
 );
 
-/// What is said to who shows no key, and to who shows one that is not good.
+/// The challenge to a request without a key, and to one with an invalid key.
 const CHALLENGE: &str = "Bearer realm=\"callstate\"";
 const INVALID: &str = "Bearer realm=\"callstate\", error=\"invalid_token\"";
 
@@ -25,7 +25,7 @@ fn with_keys(command: &mut Command) {
     command.arg("--require-key");
 }
 
-/// Runs `callstate keys …`: its exit status, what it printed, what it said.
+/// Runs `callstate keys …`: its exit status, standard output and standard error.
 fn keys(database: &Database, arguments: &[&str]) -> (i32, String, String) {
     let url = database.url();
     let output = callstate(&[&["keys"], arguments, &["--database-url", &url]].concat());
@@ -33,7 +33,7 @@ fn keys(database: &Database, arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().expect("it ended"), text(output.stdout), text(output.stderr))
 }
 
-/// What it printed as JSON.
+/// Its output as JSON.
 fn keys_json(database: &Database, arguments: &[&str]) -> Value {
     let (status, printed, said) = keys(database, &[arguments, &["--format", "json"]].concat());
     assert_eq!(status, 0, "{said}");
@@ -51,7 +51,7 @@ async fn get(service: &Service, path: &str, key: &str) -> Answer {
     service.send(request).await
 }
 
-/// A call of that id in each of the projects.
+/// Delivers an event of a call with that id in each of the projects.
 async fn deliver(service: &Service, call_id: &str, projects: &[&str]) {
     for project_id in projects {
         let body =
@@ -66,7 +66,7 @@ async fn execute(database: &Database, statement: &str) {
 }
 
 #[tokio::test]
-async fn where_a_key_is_asked_for_only_the_open_routes_answer_without_one() {
+async fn with_require_key_only_the_open_routes_answer_without_a_key() {
     let database = Database::create().await;
     let service = Service::start_with(&database, with_keys).await;
     let key = create(&database, &["--name", "grafana"]);
@@ -75,7 +75,7 @@ async fn where_a_key_is_asked_for_only_the_open_routes_answer_without_one() {
     for path in ["/calls/out-08", "/calls/out-08/history", "/calls/nobody", "/calls/%00?x=1"] {
         let answer = service.get(path).await;
         answer.problem(401);
-        assert_eq!(answer.text, REFUSED);
+        assert_eq!(answer.text, UNAUTHORIZED);
         assert_eq!(answer.header("www-authenticate"), CHALLENGE);
     }
     assert_eq!(get(&service, "/calls/out-08", &key).await.ok()["status"], "BUSY");
@@ -89,7 +89,7 @@ async fn where_a_key_is_asked_for_only_the_open_routes_answer_without_one() {
 
     for path in ["/health/live", "/health/ready", "/state-machine", "/openapi.json"] {
         service.get(path).await.ok();
-        get(&service, path, "of somebody else").await.ok();
+        get(&service, path, "of another service").await.ok();
     }
     assert_eq!(service.get("/docs").await.status, 200);
     service.get("/nowhere").await.problem(404);
@@ -97,7 +97,7 @@ async fn where_a_key_is_asked_for_only_the_open_routes_answer_without_one() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_key_the_answer_is_the_same_and_the_log_tells() {
+async fn every_invalid_key_has_the_same_response_and_the_log_names_the_cause() {
     let database = Database::create().await;
     let service = Service::start_with(&database, with_keys).await;
     let [good, expired, revoked] = ["good", "expired", "revoked"]
@@ -132,7 +132,7 @@ async fn whatever_is_wrong_with_a_key_the_answer_is_the_same_and_the_log_tells()
         }
         let answer = service.send(request).await;
         answer.problem(401);
-        assert_eq!(answer.text, REFUSED, "{cause}");
+        assert_eq!(answer.text, UNAUTHORIZED, "{cause}");
         assert_eq!(answer.header("www-authenticate"), challenge, "{cause}");
         let said = service.said(&format!(r#""path":"{path}""#)).await;
         assert!(said.contains(&format!(r#"{cause}""#)), "{cause}");
@@ -141,7 +141,7 @@ async fn whatever_is_wrong_with_a_key_the_answer_is_the_same_and_the_log_tells()
 }
 
 #[tokio::test]
-async fn the_word_bearer_is_taken_in_any_case() {
+async fn the_scheme_bearer_is_accepted_in_any_case() {
     let database = Database::create().await;
     let service = Service::start_with(&database, with_keys).await;
     let key = create(&database, &["--name", "grafana"]);
@@ -153,7 +153,7 @@ async fn the_word_bearer_is_taken_in_any_case() {
 }
 
 #[tokio::test]
-async fn where_no_key_is_asked_for_one_that_is_given_must_be_good_and_its_limits_hold() {
+async fn without_require_key_a_key_that_is_sent_must_be_valid_and_its_limits_apply() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     deliver(&service, "c", &["p-1"]).await;
@@ -161,13 +161,13 @@ async fn where_no_key_is_asked_for_one_that_is_given_must_be_good_and_its_limits
     service.get("/calls/c").await.ok();
     get(&service, "/calls/c", "hunter2").await.problem(401);
     get(&service, "/calls/c", &limited).await.problem(404);
-    // Of a proxy that asks for a password itself.
+    // Of a proxy that authenticates by password.
     let basic = service.request("GET", "/calls/c").header("Authorization", "Basic b2xkLXRva2Vu");
     service.send(basic).await.ok();
 }
 
 #[tokio::test]
-async fn a_key_that_is_limited_to_projects_sees_nothing_of_the_others() {
+async fn a_key_limited_to_projects_sees_nothing_of_the_others() {
     let database = Database::create().await;
     let service = Service::start_with(&database, with_keys).await;
     deliver(&service, "c", &["p-1", "p-2", "p-3"]).await;
@@ -188,11 +188,11 @@ async fn a_key_that_is_limited_to_projects_sees_nothing_of_the_others() {
         assert!(!ambiguous.text.contains("p-3"), "{}", ambiguous.text);
         assert_eq!(get(&service, &path("c"), &one).await.ok()["project_id"], "p-2");
 
-        let asked = |project_id: &str| format!("{}?project_id={project_id}", path("c"));
-        assert_eq!(get(&service, &asked("p-1"), &two).await.ok()["project_id"], "p-1");
-        assert_eq!(get(&service, &asked("p-3"), &all).await.ok()["project_id"], "p-3");
-        // What is hidden and what is not there are told in the same words.
-        for path in [asked("p-3"), asked("p-9")] {
+        let of_project = |project_id: &str| format!("{}?project_id={project_id}", path("c"));
+        assert_eq!(get(&service, &of_project("p-1"), &two).await.ok()["project_id"], "p-1");
+        assert_eq!(get(&service, &of_project("p-3"), &all).await.ok()["project_id"], "p-3");
+        // A hidden call and one that does not exist have the same response.
+        for path in [of_project("p-3"), of_project("p-9")] {
             assert_eq!(get(&service, &path, &two).await.problem(404), "there is no call c");
         }
         for call_id in ["other", "others", "nobody"] {
@@ -204,27 +204,27 @@ async fn a_key_that_is_limited_to_projects_sees_nothing_of_the_others() {
 }
 
 #[tokio::test]
-async fn a_key_counts_in_every_instance_as_soon_as_it_is_looked_up() {
+async fn a_revoked_key_is_rejected_by_an_instance_that_has_not_cached_it() {
     let database = Database::create().await;
     let one = Service::start_with(&database, with_keys).await;
     let other = Service::start_with(&database, with_keys).await;
     let key = create(&database, &["--name", "grafana"]);
     get(&one, "/calls/nobody", &key).await.problem(404);
     assert_eq!(keys(&database, &["revoke", "grafana"]).0, 0);
-    // This one has not seen the key. How long the first one may believe it is shown with clocks that are set.
+    // This one has not cached the key. How long the first one may use its cache is tested with fixed clocks.
     get(&other, "/calls/nobody", &key).await.problem(401);
 }
 
 #[tokio::test]
-async fn the_last_use_is_written_beside_the_requests_and_before_the_end() {
+async fn the_last_use_of_a_key_is_written_before_the_service_ends() {
     let database = Database::create().await;
     let service = Service::start_with(&database, with_keys).await;
-    let [used, refused] = [&[][..], &["--expires", "1h"]]
+    let [used, expired] = [&[][..], &["--expires", "1h"]]
         .map(|more| create(&database, &[&["--name", "grafana"], more].concat()));
     execute(&database, "update api_keys set expires_at = created_at where expires_at is not null")
         .await;
     get(&service, "/calls/nobody", &used).await.problem(404);
-    get(&service, "/calls/nobody", &refused).await.problem(401);
+    get(&service, "/calls/nobody", &expired).await.problem(401);
     service.stop().await;
     let listed = keys_json(&database, &["list"]);
     assert!(listed["keys"][0]["last_used_at"].is_string(), "{listed}");
@@ -232,7 +232,7 @@ async fn the_last_use_is_written_beside_the_requests_and_before_the_end() {
 }
 
 #[tokio::test]
-async fn a_key_is_shown_once_and_is_nowhere_else() {
+async fn a_key_is_printed_once_and_never_stored_or_logged() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         with_keys(command);
@@ -325,7 +325,7 @@ async fn keys_are_created_listed_and_revoked() {
 }
 
 #[tokio::test]
-async fn what_makes_no_key_is_a_mistake_of_usage() {
+async fn invalid_arguments_are_usage_errors() {
     let database = Database::create().await;
     for arguments in [
         &["create"][..],
@@ -344,7 +344,7 @@ async fn what_makes_no_key_is_a_mistake_of_usage() {
 }
 
 #[tokio::test]
-async fn a_database_without_the_schema_is_told_so() {
+async fn a_database_without_the_schema_is_an_error_that_names_migrate() {
     let database = Database::create().await;
     database.connect().await.execute("drop table api_keys").await.expect("it is there");
     for arguments in [&["list"][..], &["create", "--name", "a"], &["revoke", "a"]] {
@@ -366,10 +366,10 @@ async fn deliveries_need_no_api_key() {
 }
 
 #[tokio::test]
-async fn the_quarantine_is_for_administrators_of_all_projects() {
+async fn the_quarantine_needs_an_admin_key_for_all_projects() {
     let database = Database::create().await;
     let service = Service::start_with(&database, with_keys).await;
-    service.deliver("no JSON").await.problem(400);
+    service.deliver("no JSON").await.quarantined();
     let reader = create(&database, &["--name", "reader"]);
     let of_one = create(&database, &["--name", "one", "--scope", "admin", "--project", "a"]);
     let admin = create(&database, &["--name", "admin", "--scope", "admin"]);
@@ -389,7 +389,7 @@ async fn the_quarantine_is_for_administrators_of_all_projects() {
 }
 
 #[tokio::test]
-async fn made_up_traffic_is_checked_with_a_key() {
+async fn simulate_checks_calls_with_a_key() {
     let database = Database::create().await;
     let service = Service::start_with(&database, with_keys).await;
     let key = create(&database, &["--name", "simulate"]);

@@ -1,20 +1,22 @@
-//! Who holds a lock in the database keeps only those deliveries waiting that need what is locked.
+//! A lock in the database delays only the deliveries that need it.
 
 use std::time::Duration;
 
 use callstate::{
-    ingest::{Ingest, Refused, Settings, Writers},
-    recho::{self, Receipt},
-    store::{Buckets, Recorded, Recorder, connection},
+    ingest::{Ingest, IngestError, Settings, Writers},
+    store::{connection, write::Recorded},
 };
-use chrono::{DateTime, FixedOffset};
+use chrono::DateTime;
 use futures_util::future::join_all;
 use sqlx::{Executor as _, PgConnection, Row as _};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::support::{Database, callstate, delivery::delivery};
+use crate::support::{
+    Database, callstate,
+    delivery::{delivery, parsed_at},
+};
 
-/// A writer, and a connection of somebody who locks.
+/// A writer, and a session that holds locks.
 struct Scene {
     database: Database,
     ingest: Ingest,
@@ -22,18 +24,13 @@ struct Scene {
     holder: PgConnection,
 }
 
-fn understood(event_type: &str, call: &str, second: u32) -> callstate::call::Delivery {
-    let receipt = Receipt {
-        endpoint: "default",
-        received_at: DateTime::UNIX_EPOCH,
-        provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
-    };
+fn parsed(event_type: &str, call: &str, second: u32) -> callstate::call::Delivery {
     let body = delivery(event_type, call, second, None).to_string();
-    recho::read(body.as_bytes(), receipt).expect("it can be understood")
+    parsed_at(&body, DateTime::UNIX_EPOCH)
 }
 
-async fn busy(ingest: &Ingest, call: &str, second: u32) -> Result<Recorded, Refused> {
-    ingest.take(understood("OUTBOUND_CALL_BUSY", call, second)).await
+async fn busy(ingest: &Ingest, call: &str, second: u32) -> Result<Recorded, IngestError> {
+    ingest.commit(parsed("OUTBOUND_CALL_BUSY", call, second)).await
 }
 
 impl Scene {
@@ -41,11 +38,10 @@ impl Scene {
     async fn with(calls: &[&str]) -> Self {
         let database = Database::create().await;
         let pool = database.pool().await;
-        let buckets = Buckets::of_database(&pool).await.unwrap();
         let settings = Settings { writers: 1, batch: 512, queue: 512 };
-        let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
+        let (ingest, writers) = Ingest::start(settings, &pool.connect_options());
         for call in calls {
-            ingest.take(understood("OUTBOUND_CALL_PENDING", call, 1)).await.unwrap();
+            ingest.commit(parsed("OUTBOUND_CALL_PENDING", call, 1)).await.unwrap();
         }
         let holder = database.connect().await;
         Self { database, ingest, writers, holder }
@@ -61,19 +57,19 @@ impl Scene {
     async fn assert_fails_alone(&self, locked: &str, round: u32) {
         let free = (0..20).map(|number| format!("free {round} {number}"));
         let calls: Vec<String> = std::iter::once(locked.to_owned()).chain(free).collect();
-        let taken = join_all(calls.iter().map(|call| busy(&self.ingest, call, 2))).await;
-        assert!(matches!(taken[0], Err(Refused::Locked)), "{:?}", taken[0]);
-        assert!(taken[1..].iter().all(Result::is_ok), "{taken:?}");
+        let results = join_all(calls.iter().map(|call| busy(&self.ingest, call, 2))).await;
+        assert!(matches!(results[0], Err(IngestError::CallLocked)), "{:?}", results[0]);
+        assert!(results[1..].iter().all(Result::is_ok), "{results:?}");
     }
 
-    /// How many statements ended in vain, which those do that wait for a lock for too long.
-    async fn given_up(&mut self) -> i64 {
+    /// The number of transactions that were rolled back, as those are that wait for a lock for too long.
+    async fn rolled_back(&mut self) -> i64 {
         let aborted =
             "select xact_rollback from pg_stat_database where datname = current_database()";
         self.holder.fetch_one(aborted).await.unwrap().get(0)
     }
 
-    /// Ends the transaction of who locks; then the call takes what it was sent.
+    /// Ends the transaction that holds locks; then the call accepts deliveries.
     async fn assert_goes_on(mut self, end: &'static str, call: &str) {
         self.holder.execute(end).await.unwrap();
         busy(&self.ingest, call, 2).await.unwrap();
@@ -85,7 +81,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_call_that_somebody_has_locked_fails_alone() {
+async fn a_locked_call_fails_alone() {
     let mut scene = Scene::with(&["locked"]).await;
     scene.hold("select from calls where call_id = 'locked' for update").await;
     scene.assert_fails_alone("locked", 0).await;
@@ -93,12 +89,12 @@ async fn a_call_that_somebody_has_locked_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_call_that_another_instance_has_not_committed_fails_alone() {
-    // Whoever is the first in a database also notes where that is.
+async fn a_call_that_another_session_has_not_committed_fails_alone() {
     let mut scene = Scene::with(&["another"]).await;
-    scene.holder.execute("begin").await.unwrap();
-    let event = [understood("OUTBOUND_CALL_PENDING", "locked", 1)];
-    Recorder::default().record(&mut scene.holder, 0, &event, &mut [None]).await.unwrap();
+    let copied = "insert into calls
+        select (jsonb_populate_record(calls, '{\"id\": -1, \"call_id\": \"locked\"}')).*
+        from calls where call_id = 'another'";
+    scene.hold(copied).await;
     for round in 0..2 {
         scene.assert_fails_alone("locked", round).await;
     }
@@ -106,23 +102,67 @@ async fn a_call_that_another_instance_has_not_committed_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_repetition_of_an_event_that_somebody_has_locked_fails_alone() {
+async fn deliveries_fail_while_another_session_locks_the_head_of_the_feed() {
+    let mut scene = Scene::with(&[]).await;
+    scene.hold("select from feed for update").await;
+    let calls: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let results = join_all(calls.iter().map(|call| busy(&scene.ingest, call, 2))).await;
+    assert!(results.iter().all(|it| matches!(it, Err(IngestError::CallLocked))), "{results:?}");
+    scene.assert_goes_on("commit", "0").await;
+}
+
+#[tokio::test]
+async fn a_repetition_of_a_locked_event_fails_alone() {
     let mut scene = Scene::with(&["locked"]).await;
     busy(&scene.ingest, "locked", 2).await.unwrap();
-    scene.hold("select from events where call_id = 'locked' for update").await;
+    scene.hold("select from events for update").await;
     for round in 0..2 {
         scene.assert_fails_alone("locked", round).await;
     }
     scene.assert_goes_on("commit", "locked").await;
 }
 
+/// A batch that waits for a row does not hold the lock of the feed, which all instances share.
 #[tokio::test]
-async fn an_instance_that_goes_silent_loses_what_it_has_locked() {
+async fn a_locked_event_does_not_delay_another_instance() {
+    let mut scene = Scene::with(&["locked", "other"]).await;
+    busy(&scene.ingest, "locked", 2).await.unwrap();
+    scene.hold("select from events for update").await;
+    let options = scene.database.pool().await.connect_options();
+    let settings = Settings { writers: 1, batch: 512, queue: 512 };
+    let (other, other_writers) = Ingest::start(settings, &options);
+    let repetition_and_event =
+        async { tokio::join!(busy(&scene.ingest, "locked", 2), busy(&scene.ingest, "free", 2)) };
+    let mut watcher = scene.database.connect().await;
+    let while_it_waits = async {
+        let waiting = async { while sessions_waiting(&mut watcher).await == 0 {} };
+        timeout(Duration::from_mins(1), waiting).await.expect("a writer waits for the row");
+        busy(&other, "other", 2).await.unwrap();
+    };
+    tokio::select! {
+        biased;
+        results = repetition_and_event => panic!("the other instance had to wait: {results:?}"),
+        () = while_it_waits => {}
+    }
+    drop(other);
+    other_writers.finish().await;
+    scene.assert_goes_on("commit", "locked").await;
+}
+
+/// The number of sessions of the database that wait for a lock.
+async fn sessions_waiting(conn: &mut PgConnection) -> i64 {
+    let waiting = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'";
+    conn.fetch_one(waiting).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn an_idle_transaction_loses_its_locks() {
     let mut scene = Scene::with(&["locked"]).await;
     let patience = Duration::from_millis(100);
     connection::for_writing(&mut scene.holder, patience, patience).await.unwrap();
     scene.hold("select from calls where call_id = 'locked' for update").await;
-    // It says nothing more; whoever waits gets the row.
+    // Its connection is ended, and the next session gets the row.
     let mut other = scene.database.connect().await;
     other.execute("set lock_timeout = '10s'").await.unwrap();
     other.execute("select from calls where call_id = 'locked' for update").await.unwrap();
@@ -131,29 +171,29 @@ async fn an_instance_that_goes_silent_loses_what_it_has_locked() {
 }
 
 #[tokio::test]
-async fn where_the_whole_table_is_locked_all_are_refused() {
+async fn all_deliveries_fail_while_the_table_is_locked() {
     let mut scene = Scene::with(&[]).await;
     scene.hold("lock table calls in exclusive mode").await;
     let calls: Vec<String> = (0..20).map(|number| number.to_string()).collect();
-    let taken = join_all(calls.iter().map(|call| busy(&scene.ingest, call, 2))).await;
-    assert!(taken.iter().all(|it| matches!(it, Err(Refused::Locked))), "{taken:?}");
+    let results = join_all(calls.iter().map(|call| busy(&scene.ingest, call, 2))).await;
+    assert!(results.iter().all(|it| matches!(it, Err(IngestError::CallLocked))), "{results:?}");
     scene.assert_goes_on("commit", "0").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_somebody_has_locked_are_waited_for_once() {
+async fn a_locked_call_is_waited_for_once() {
     let locked = ["locked 0", "locked 1", "locked 2", "locked 3"];
     let mut scene = Scene::with(&locked).await;
     scene.hold("select from calls for update").await;
     let (are_done, done) = watch::channel(false);
     let mut senders = JoinSet::new();
-    // They send again as soon as they are refused, and so are in about every batch.
+    // Each sends again after a failure, and so is in about every batch.
     for call in locked {
         let (ingest, done) = (scene.ingest.clone(), done.clone());
         senders.spawn(async move {
             while !*done.borrow() {
-                let taken = busy(&ingest, call, 2).await;
-                assert!(matches!(taken, Err(Refused::Locked)), "{taken:?}");
+                let results = busy(&ingest, call, 2).await;
+                assert!(matches!(results, Err(IngestError::CallLocked)), "{results:?}");
             }
         });
     }
@@ -168,8 +208,8 @@ async fn calls_that_somebody_has_locked_are_waited_for_once() {
     assert!(free.await.iter().all(Result::is_ok));
     are_done.send_replace(true);
     senders.join_all().await;
-    // At the most each in a batch of its own.
-    let given_up = scene.given_up().await;
-    assert!((1..=4).contains(&given_up), "{given_up} statements waited in vain");
+    // At most one for each locked call.
+    let rolled_back = scene.rolled_back().await;
+    assert!((1..=4).contains(&rolled_back), "{rolled_back} statements waited for a lock");
     scene.assert_goes_on("commit", "locked 0").await;
 }

@@ -135,14 +135,14 @@ async fn the_superuser_has_a_password_and_a_url_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_role_that_readme_makes_for_grafana_reads_the_reports_and_nothing_else() {
-    const README: &str = include_str!("../../README.md");
+async fn the_documented_role_for_grafana_reads_the_reports_and_nothing_else() {
+    const PAGE: &str = include_str!("../../docs/sql.md");
     let place = Place::with_cluster().await;
     let server = place.acquire(Claim::Serve).await;
     MIGRATOR.run(&mut connect(server.url()).await).await.expect("the migrations run");
 
-    // As it is pasted: the URL comes from the command that README names.
-    let pasted = README
+    // As it is pasted: the URL comes from the command that the page names.
+    let pasted = PAGE
         .lines()
         .find_map(|line| line.strip_prefix("$ psql \"$(callstate db-url --superuser)\" -c \""));
     let create = pasted.and_then(|sql| sql.strip_suffix('"')).expect("it tells");

@@ -1,4 +1,4 @@
-//! The interface's description, held to what the service does; and its page.
+//! `GET /openapi.json` compared with the responses of the service, and `GET /docs`.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -10,7 +10,7 @@ use crate::support::{
     delivery::{fixture, fixtures},
 };
 
-/// What the service says of itself.
+/// The OpenAPI document of a service.
 struct Description(Value);
 
 impl Description {
@@ -18,7 +18,7 @@ impl Description {
         Self(service.get("/openapi.json").await.ok())
     }
 
-    /// Every operation: method, path, and what is said of it.
+    /// Every operation: its method, path and description.
     fn operations(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
         let paths = self.0["paths"].as_object().expect("it has paths");
         paths.iter().flat_map(|(path, item)| {
@@ -27,8 +27,8 @@ impl Description {
         })
     }
 
-    /// Sees that an answer is one of those that are described: its status, media type, headers and
-    /// body, without a field that is not described.
+    /// Checks that a response is described: its status, media type, headers and body, without a
+    /// field that is not described.
     fn check(&self, method: &str, path: &str, answer: &Answer) {
         let operation = &self.0["paths"][path][method];
         let place = format!("{method} {path} {}", answer.status);
@@ -50,7 +50,7 @@ impl Description {
         }
     }
 
-    /// In what a value does not fit a schema.
+    /// The differences between a value and a schema.
     fn faults(&self, schema: &Value, value: &Value) -> Vec<String> {
         let mut whole = json!({"components": self.0["components"], "allOf": [schema]});
         close(&mut whole["components"]["schemas"]);
@@ -63,7 +63,7 @@ impl Description {
     }
 }
 
-/// Lets no object have a field that its schema does not name.
+/// Allows no object a field that its schema does not name.
 fn close(schemas: &mut Value) {
     let schemas = schemas.as_object_mut().expect("they have names");
     let parts =
@@ -80,12 +80,12 @@ fn close(schemas: &mut Value) {
 }
 
 #[tokio::test]
-async fn what_is_answered_is_what_is_described() {
+async fn responses_match_their_description() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let described = Description::of(&service).await;
     let mut calls = BTreeSet::new();
-    // The payload of one is JSON that the client here cannot read.
+    // serde_json cannot parse the payload of this one.
     for name in fixtures().into_iter().filter(|name| name != "odd_lone_surrogate") {
         let answer = service.deliver(fixture(&name)).await;
         described.check("post", "/webhooks", &answer);
@@ -139,7 +139,7 @@ async fn what_is_answered_is_what_is_described() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_described() {
+async fn error_responses_match_their_description() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.env("CALLSTATE_WEBHOOKS_DEFAULT_AUTH", "none");
@@ -151,8 +151,8 @@ async fn what_is_refused_is_described() {
     let described = Description::of(&service).await;
     let endpoint = "/webhooks/{endpoint}";
     for (path, body, status) in [
-        ("/webhooks/default", "{", 400),
-        ("/webhooks/default", "{}", 422),
+        ("/webhooks/default", "{", 202),
+        ("/webhooks/default", "{}", 202),
         ("/webhooks/default", r#"{"eventType": "NEW", "callId": 1}"#, 403),
         ("/webhooks/partner", "{}", 401),
         ("/webhooks/nowhere", "{}", 404),
@@ -166,6 +166,10 @@ async fn what_is_refused_is_described() {
     described.check("post", "/webhooks", &large);
     let text = service.request("POST", "/webhooks/default").header("Content-Type", "text/plain");
     described.check("post", endpoint, &service.send(text).await);
+    let encoded = service.request("POST", "/webhooks").header("Content-Encoding", "compress");
+    let encoded = service.send(encoded.body("{}")).await;
+    assert_eq!(encoded.status, 415);
+    described.check("post", "/webhooks", &encoded);
 
     let page = service.get("/quarantine").await;
     described.check("get", "/quarantine", &page);
@@ -191,7 +195,7 @@ async fn what_is_refused_is_described() {
 }
 
 #[tokio::test]
-async fn what_needs_a_key_is_described_as_such() {
+async fn routes_that_need_a_key_are_described_as_such() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.arg("--require-key");
@@ -209,7 +213,7 @@ async fn what_needs_a_key_is_described_as_such() {
 }
 
 #[tokio::test]
-async fn a_parameter_is_taken_if_it_is_described() {
+async fn a_parameter_is_accepted_if_and_only_if_it_is_described() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     service.deliver(fixture("outbound_busy")).await.ok();
@@ -220,7 +224,7 @@ async fn a_parameter_is_taken_if_it_is_described() {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         let names = parameters.filter(|it| it["in"] == "query").map(|it| &it["name"]);
         let names = names.map(|name| name.as_str().expect("it is text")).chain(["colour"]);
-        // No value is right for all, but a name is wrong whatever its value.
+        // No value is valid for all parameters, but an unknown name is an error whatever its value.
         let query = names.collect::<Vec<_>>().join("=%00&");
         let answer = service.get(&format!("{question}?{query}=red")).await;
         described.check(method, path, &answer);
@@ -231,7 +235,7 @@ async fn a_parameter_is_taken_if_it_is_described() {
 }
 
 #[tokio::test]
-async fn a_route_takes_the_methods_that_are_described() {
+async fn a_route_accepts_the_methods_that_are_described() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let described = Description::of(&service).await;
@@ -249,11 +253,11 @@ async fn a_route_takes_the_methods_that_are_described() {
     }
 }
 
-/// Fields whose values are of the moment, and so no example's.
+/// Fields whose values depend on the time of the request.
 const OF_THE_MOMENT: [&str; 5] =
     ["first_received_at", "last_delivered_at", "last_received_at", "received_at", "updated_at"];
 
-/// Leaves out what is of the moment.
+/// The value without the fields that depend on the time.
 fn lasting(mut value: Value) -> Value {
     fn leave_out(value: &mut Value) {
         match value {
@@ -270,14 +274,15 @@ fn lasting(mut value: Value) -> Value {
 }
 
 #[tokio::test]
-async fn the_examples_are_what_is_answered() {
+async fn the_examples_are_real_responses() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let described = Description::of(&service).await;
-    let of = |method: &str, path: &str| {
-        let content = &described.0["paths"][path][method]["responses"]["200"]["content"];
+    let example = |method: &str, path: &str, status: &str| {
+        let content = &described.0["paths"][path][method]["responses"][status]["content"];
         lasting(content["application/json"]["example"].clone())
     };
+    let of = |method: &str, path: &str| example(method, path, "200");
     for (event_type, time, call_sid) in [
         ("CALLING", "10:24:02", "CA1"),
         ("BUSY", "10:24:20", "CA1"),
@@ -292,8 +297,8 @@ async fn the_examples_are_what_is_answered() {
     }
     let body = &described.0["paths"]["/webhooks"]["post"]["requestBody"]["content"];
     let body = body["application/json"]["example"].to_string();
-    let taken = service.deliver_to("/webhooks/default", body).await.ok();
-    assert_eq!(lasting(taken), of("post", "/webhooks/{endpoint}"));
+    let result = service.deliver_to("/webhooks/default", body).await.ok();
+    assert_eq!(lasting(result), of("post", "/webhooks/{endpoint}"));
     let call = service.get("/calls/call-1").await.ok();
     assert_eq!(lasting(call), of("get", "/calls/{call_id}"));
     let list = service.get("/calls?client_id=client-7&direction=outbound").await.ok();
@@ -301,7 +306,9 @@ async fn the_examples_are_what_is_answered() {
     let history = service.get("/calls/call-1/history?limit=2").await.ok();
     assert_eq!(lasting(history), of("get", "/calls/{call_id}/history"));
 
-    service.deliver(r#"{"eventType": "OUTBOUND_CALL_BUSY"}"#).await.problem(422);
+    let unreadable = r#"{"eventType": "OUTBOUND_CALL_BUSY"}"#;
+    let quarantined = service.deliver_to("/webhooks/default", unreadable).await.quarantined();
+    assert_eq!(quarantined, example("post", "/webhooks/{endpoint}", "202"));
     let page = service.get("/quarantine").await.ok();
     let entry = page["quarantine"][0]["id"].as_str().expect("it is text").to_owned();
     assert_eq!(lasting(page), of("get", "/quarantine"));
@@ -313,7 +320,7 @@ async fn the_examples_are_what_is_answered() {
 }
 
 #[tokio::test]
-async fn the_page_shows_all_that_is_described_and_loads_nothing_from_elsewhere() {
+async fn the_page_documents_every_operation_and_loads_nothing_from_elsewhere() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.arg("--require-key");
@@ -345,7 +352,7 @@ async fn the_page_shows_all_that_is_described_and_loads_nothing_from_elsewhere()
             None => assert_eq!(service.get(&format!("/{target}")).await.status, 200, "{target}"),
         }
     }
-    // What the policy would refuse, and what would need one that is less strict.
+    // The content security policy of the page forbids these.
     for foreign in ["<script", " style=", " src=", "href=\"http", " onclick="] {
         assert!(!page.text.contains(foreign), "{foreign}");
     }
@@ -357,7 +364,7 @@ async fn the_page_shows_all_that_is_described_and_loads_nothing_from_elsewhere()
     }
 }
 
-/// Runs a line for the shell as a reader of the page would, with a key or without one, and gives the status of the answer.
+/// Runs a shell command of the page, with a key or without one, and returns the status of the response.
 fn run(line: &str, key: Option<&str>) -> String {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{line} -sS -o /dev/null -w '%{{http_code}}'")]);
@@ -371,7 +378,7 @@ fn run(line: &str, key: Option<&str>) -> String {
 }
 
 #[tokio::test]
-async fn the_lines_for_the_shell_work_with_a_key_and_where_none_is_asked_for_without() {
+async fn the_shell_commands_work_with_a_key_and_without_one_where_none_is_needed() {
     let database = Database::create().await;
     let open = Service::start(&database).await;
     let closed = Service::start_with(&database, |command| {
@@ -407,7 +414,7 @@ async fn the_lines_for_the_shell_work_with_a_key_and_where_none_is_asked_for_wit
         // Nothing is stored yet.
         assert!(["200", "404"].contains(&answered.as_str()), "{answered}: {line}");
         assert_eq!(run(&line, Some(key)), answered, "{line}");
-        // Each asks the service that showed it.
+        // Each is for the service that served the page.
         let of_closed = line.replace(open.base_url(), closed.base_url());
         assert_ne!(of_closed, line);
         assert_eq!(run(&of_closed, Some(key)), answered, "{line}");

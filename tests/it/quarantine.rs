@@ -1,4 +1,4 @@
-//! What becomes of the quarantine: `GET /quarantine`, replays, and the commands of the same names.
+//! `GET /quarantine`, `POST /quarantine/{id}/replay`, and `callstate quarantine`.
 
 use std::sync::LazyLock;
 
@@ -12,16 +12,19 @@ use serde_json::{Value, json};
 use sqlx::Executor as _;
 use uuid::Uuid;
 
-use crate::support::{
-    Answer, Database, Service, callstate,
-    delivery::{delivery, fixture},
+use crate::{
+    durability::database_that_refuses_one,
+    support::{
+        Answer, Database, Service, callstate,
+        delivery::{delivery, fixture},
+    },
 };
 
-/// When the entries of these tests first came.
+/// When the entries of these tests were first received.
 static RECEIVED_AT: LazyLock<DateTime<Utc>> =
     LazyLock::new(|| Clock::system().now() - TimeDelta::hours(1));
 
-/// Puts a body into the quarantine, as an earlier version might have that did not understand it.
+/// Puts a body into the quarantine, like an earlier version that could not read it.
 async fn put(database: &Database, endpoint: &str, body: &[u8]) -> Uuid {
     let mut connection = database.connect().await;
     let number: i64 = sqlx::query_scalar!(r#"select count(*) as "count!" from quarantine"#)
@@ -31,7 +34,7 @@ async fn put(database: &Database, endpoint: &str, body: &[u8]) -> Uuid {
     let entry = Quarantined {
         id: Uuid::from_u128(number.unsigned_abs().into()),
         endpoint,
-        reason: "an earlier version did not understand it",
+        reason: "an earlier version could not read it",
         headers: &json!({}),
         body,
         received_at: *RECEIVED_AT,
@@ -52,13 +55,13 @@ async fn bodies(database: &Database) -> Vec<Vec<u8>> {
         .unwrap()
 }
 
-/// A delivery without a `Time:` line, so that it happened when it came.
+/// A delivery without a `Time:` line, which is effective when it was received.
 fn undated(call_id: &str) -> Vec<u8> {
     json!({"eventType": "OUTBOUND_CALL_BUSY", "callId": call_id}).to_string().into_bytes()
 }
 
 #[tokio::test]
-async fn it_is_listed_the_newest_first_whatever_comes_in_between() {
+async fn entries_are_listed_newest_first_and_pages_are_stable() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     assert_eq!(
@@ -66,7 +69,7 @@ async fn it_is_listed_the_newest_first_whatever_comes_in_between() {
         json!({"quarantine": [], "next_cursor": null}),
     );
     for number in 0..7 {
-        service.deliver(format!("[{number}]")).await.problem(422);
+        service.deliver(format!("[{number}]")).await.quarantined();
     }
     let whole = service.get("/quarantine").await.ok();
     assert_eq!(whole["next_cursor"], Value::Null);
@@ -76,9 +79,9 @@ async fn it_is_listed_the_newest_first_whatever_comes_in_between() {
     loop {
         let page = service.get(&format!("/quarantine?limit=3&cursor={cursor}")).await.ok();
         paged.extend(page["quarantine"].as_array().unwrap().iter().cloned());
-        // One that comes new belongs before the first page, one that comes again stays where it was.
-        service.deliver(format!("[{}]", 7 + paged.len())).await.problem(422);
-        service.deliver("[0]").await.problem(422);
+        // A new entry belongs before the first page; one that is received again keeps its position.
+        service.deliver(format!("[{}]", 7 + paged.len())).await.quarantined();
+        service.deliver("[0]").await.quarantined();
         match page["next_cursor"].as_str() {
             Some(next) => cursor = next.to_owned(),
             None => break,
@@ -88,7 +91,7 @@ async fn it_is_listed_the_newest_first_whatever_comes_in_between() {
         entries.iter().map(|entry| entry["id"].clone()).collect()
     };
     assert_eq!(ids(&paged), ids(whole["quarantine"].as_array().unwrap()));
-    assert_eq!(paged[6]["count"], 3, "the oldest came twice more before its page was read");
+    assert_eq!(paged[6]["count"], 3, "the oldest was received twice more before its page was read");
 
     let newest = &whole["quarantine"][0];
     let members: Vec<&String> = newest.as_object().unwrap().keys().collect();
@@ -100,12 +103,12 @@ async fn it_is_listed_the_newest_first_whatever_comes_in_between() {
         (&newest["endpoint"], &newest["count"], &newest["size"]),
         (&json!("default"), &json!(1), &json!(3)),
     );
-    let reason = "eventType is missing; body.data.callId is missing";
+    let reason = "the body is an array; one delivery per request is expected";
     assert_eq!(newest["reason"], reason);
 }
 
 #[tokio::test]
-async fn one_is_shown_with_its_body_as_text_or_in_base64() {
+async fn an_entry_is_returned_with_its_body_as_text_or_in_base64() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     for (body, text, encoding) in [
@@ -117,7 +120,7 @@ async fn one_is_shown_with_its_body_as_text_or_in_base64() {
         (b"\xff\xfe{}", STANDARD.encode(b"\xff\xfe{}"), json!("base64")),
         (b"", String::new(), Value::Null),
     ] {
-        service.deliver(body).await.problem(400);
+        service.deliver(body).await.quarantined();
         let listed = service.get("/quarantine?limit=1").await.ok()["quarantine"][0].take();
         let mut shown =
             service.get(&format!("/quarantine/{}", listed["id"].as_str().unwrap())).await.ok();
@@ -130,7 +133,7 @@ async fn one_is_shown_with_its_body_as_text_or_in_base64() {
 }
 
 #[tokio::test]
-async fn wrong_ids_parameters_and_methods_are_refused() {
+async fn invalid_ids_parameters_and_methods_are_errors() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let unknown = Uuid::from_u128(5);
@@ -154,20 +157,20 @@ async fn wrong_ids_parameters_and_methods_are_refused() {
 }
 
 #[tokio::test]
-async fn a_replay_answers_as_the_delivery_would_have_been_with_the_time_of_its_first_receipt() {
+async fn a_replay_is_answered_like_a_delivery_and_has_the_time_of_the_first_receipt() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    let id = put(&database, "default", &undated("mended")).await;
-    // It came twice more, the last time an hour later.
+    let id = put(&database, "default", &undated("repaired")).await;
+    // It was received twice more, the last time an hour later.
     let again = "update quarantine
         set count = 3, last_received_at = first_received_at + interval '1 hour'";
     database.connect().await.execute(again).await.unwrap();
     let answer = replay(&service, id).await.ok();
     assert_eq!(
         (&answer["call_id"], &answer["project_id"], &answer["disposition"], &answer["status"]),
-        (&json!("mended"), &json!("default"), &json!("advanced"), &json!("BUSY")),
+        (&json!("repaired"), &json!("default"), &json!("advanced"), &json!("BUSY")),
     );
-    let history = service.get("/calls/mended/history").await.ok();
+    let history = service.get("/calls/repaired/history").await.ok();
     let event = &history["events"][0];
     assert_eq!(event["event_id"], answer["event_id"]);
     assert_eq!(event["endpoint"], "default");
@@ -186,7 +189,7 @@ async fn a_replay_answers_as_the_delivery_would_have_been_with_the_time_of_its_f
 }
 
 #[tokio::test]
-async fn what_still_cannot_be_understood_stays_as_it_is() {
+async fn an_entry_that_still_cannot_be_read_stays_unchanged() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     for body in [&b"\xff{"[..], b"{", b"[]"] {
@@ -198,7 +201,7 @@ async fn what_still_cannot_be_understood_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_replay_is_held_to_the_projects_that_its_endpoint_takes_now() {
+async fn a_replay_is_limited_to_the_projects_that_its_endpoint_accepts_now() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.env("CALLSTATE_WEBHOOKS_PARTNER_AUTH", "none");
@@ -213,7 +216,7 @@ async fn a_replay_is_held_to_the_projects_that_its_endpoint_takes_now() {
     let other = put(&database, "partner", &body("other")).await;
     assert_eq!(
         replay(&service, other).await.problem(403),
-        "the endpoint partner does not take the project other",
+        "the endpoint partner does not accept the project other",
     );
     let gone = put(&database, "gone", &body("one")).await;
     assert_eq!(replay(&service, gone).await.problem(403), "there is no endpoint gone any more");
@@ -225,11 +228,11 @@ async fn a_replay_is_held_to_the_projects_that_its_endpoint_takes_now() {
 }
 
 #[tokio::test]
-async fn a_replay_of_what_came_meanwhile_is_a_duplicate() {
+async fn a_replay_of_an_event_that_is_stored_is_a_duplicate() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let first = service.deliver(fixture("outbound_busy")).await.ok();
-    // So it is as well after a replay that was cut off between the commit and the removal.
+    // The same state as after a replay that ended between the commit and the removal.
     let id = put(&database, "default", &fixture("outbound_busy")).await;
     let answer = replay(&service, id).await.ok();
     assert_eq!(
@@ -240,7 +243,7 @@ async fn a_replay_of_what_came_meanwhile_is_a_duplicate() {
 }
 
 #[tokio::test]
-async fn replays_at_once_give_one_event_and_no_failure() {
+async fn concurrent_replays_store_one_event_and_do_not_fail() {
     let database = Database::create().await;
     let (one, other) = tokio::join!(Service::start(&database), Service::start(&database));
     let mut advanced = 0;
@@ -270,15 +273,25 @@ async fn an_entry_whose_commit_fails_stays() {
     let service = Service::start(&database).await;
     let id = put(&database, "default", &undated("unlucky")).await;
     let mut connection = database.connect().await;
-    connection.execute("alter table events add constraint full_moon check (false)").await.unwrap();
+    connection.execute("alter table events add constraint never check (false)").await.unwrap();
     replay(&service, id).await.problem(500);
     assert_eq!(bodies(&database).await, [undated("unlucky")]);
-    connection.execute("alter table events drop constraint full_moon").await.unwrap();
+    connection.execute("alter table events drop constraint never").await.unwrap();
     replay(&service, id).await.ok();
     assert!(bodies(&database).await.is_empty());
 }
 
-/// Runs `callstate quarantine …`; gives its exit status and what it said on stdout.
+#[tokio::test]
+async fn an_entry_that_cannot_be_stored_stays_after_a_replay() {
+    let database = database_that_refuses_one().await;
+    let service = Service::start(&database).await;
+    let body = undated("bad");
+    let id = put(&database, "default", &body).await;
+    replay(&service, id).await.problem(422);
+    assert_eq!(bodies(&database).await, [body]);
+}
+
+/// Runs `callstate quarantine …`; returns its exit status and its standard output.
 fn quarantine(database: &Database, arguments: &[&str]) -> (Option<i32>, String) {
     let url = database.url();
     let output = callstate(&[&["quarantine"], arguments, &["--database-url", &url]].concat());
@@ -286,7 +299,7 @@ fn quarantine(database: &Database, arguments: &[&str]) -> (Option<i32>, String) 
 }
 
 #[tokio::test]
-async fn the_commands_list_and_show_without_a_service() {
+async fn entries_are_listed_and_shown_without_a_running_service() {
     let database = Database::create().await;
     let text = put(&database, "default", b"[\x1b[2J]").await.to_string();
     let bytes = put(&database, "partner", b"\xff").await.to_string();
@@ -296,8 +309,8 @@ async fn the_commands_list_and_show_without_a_service() {
     assert_eq!(
         said,
         format!(
-            "{bytes}  {at}  1×  1 bytes  partner: an earlier version did not understand it\n\
-             {text}  {at}  1×  6 bytes  default: an earlier version did not understand it\n"
+            "{bytes}  {at}  1×  1 bytes  partner: an earlier version could not read it\n\
+             {text}  {at}  1×  6 bytes  default: an earlier version could not read it\n"
         ),
     );
     let (_, said) = quarantine(&database, &["list", "--format", "json"]);
@@ -306,7 +319,7 @@ async fn the_commands_list_and_show_without_a_service() {
 
     let (status, said) = quarantine(&database, &["show", &text]);
     assert_eq!(status, Some(0));
-    assert!(said.ends_with("understand it\n[\u{fffd}[2J]\n"), "{said:?}");
+    assert!(said.ends_with("read it\n[\u{fffd}[2J]\n"), "{said:?}");
     let (_, said) = quarantine(&database, &["show", &bytes, "--format", "json"]);
     let shown: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&shown["body"], &shown["encoding"]), (&json!("/w=="), &json!("base64")));
@@ -318,7 +331,7 @@ async fn the_commands_list_and_show_without_a_service() {
 }
 
 #[tokio::test]
-async fn the_command_replays_one_or_all_and_says_how_many_stay() {
+async fn the_command_replays_one_entry_or_all_and_reports_how_many_stay() {
     let database = Database::create().await;
     let one = put(&database, "default", &undated("one")).await;
     let useless = put(&database, "default", b"[]").await;
@@ -346,7 +359,7 @@ async fn the_command_replays_one_or_all_and_says_how_many_stay() {
     assert_eq!(
         report["stay"],
         json!([
-            {"id": useless, "reason": "eventType is missing; body.data.callId is missing"},
+            {"id": useless, "reason": "the body is an array; one delivery per request is expected"},
             {"id": Uuid::from_u128(3), "reason": "there is no endpoint gone any more"},
         ]),
     );

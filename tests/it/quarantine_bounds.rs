@@ -1,4 +1,4 @@
-//! The quarantine does not grow without bounds: the oldest go, are counted, and nothing waits for it.
+//! The bounds of the quarantine: the oldest entries are dropped and counted, and deliveries do not wait for it.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ fn noon() -> DateTime<Utc> {
     "2026-05-12T12:00:00Z".parse().unwrap()
 }
 
-/// Puts entries of 10 bytes each, one a second until noon; the last is the newest.
+/// Adds entries of 10 bytes each, one a second until noon; the last is the newest.
 async fn fill(pool: &PgPool, entries: u32) {
     for number in 0..entries {
         let body = format!("{number:10}");
         let entry = Quarantined {
-            // Against the order of time.
+            // In the reverse order of time.
             id: Uuid::from_u128((1000 - number).into()),
             endpoint: "default",
             reason: "a test",
@@ -46,7 +46,7 @@ async fn left(pool: &PgPool) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn the_oldest_go_when_they_are_too_many_too_large_or_too_old() {
+async fn the_oldest_entries_are_dropped_beyond_each_bound() {
     for (bounds, kept) in [
         (WIDE, 0..12),
         (Bounds { max_entries: 12, ..WIDE }, 0..12),
@@ -72,7 +72,7 @@ async fn the_oldest_go_when_they_are_too_many_too_large_or_too_old() {
 }
 
 #[tokio::test]
-async fn several_instances_at_once_drop_no_more_than_one_would() {
+async fn several_instances_together_drop_no_more_than_one() {
     let database = Database::create().await;
     let pool = database.pool().await;
     fill(&pool, 200).await;
@@ -90,7 +90,7 @@ async fn several_instances_at_once_drop_no_more_than_one_would() {
 }
 
 #[tokio::test]
-async fn an_entry_that_somebody_holds_is_not_waited_for() {
+async fn a_locked_entry_is_skipped() {
     let database = Database::create().await;
     let pool = database.pool().await;
     fill(&pool, 4).await;
@@ -108,18 +108,18 @@ async fn an_entry_that_somebody_holds_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn the_service_keeps_the_bounds_and_says_what_it_dropped() {
+async fn the_service_enforces_the_bounds_and_logs_what_it_dropped() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.env("CALLSTATE_QUARANTINE_MAX_ENTRIES", "2");
     })
     .await;
     for number in 0..6 {
-        service.deliver(number.to_string()).await.problem(422);
-        // What comes again is not one more.
-        service.deliver(number.to_string()).await.problem(422);
+        service.deliver(number.to_string()).await.quarantined();
+        // A retry is not another entry.
+        service.deliver(number.to_string()).await.quarantined();
     }
     let said = service.said("\"dropped_since_start\":4").await;
-    assert!(said.contains("the oldest of the quarantine were dropped"), "{said}");
+    assert!(said.contains("the oldest entries of the quarantine were dropped"), "{said}");
     assert_eq!(left(&database.pool().await).await, [4, 5]);
 }

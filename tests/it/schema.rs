@@ -1,26 +1,23 @@
-//! The schema: as the program wants it, documented, and ready to be
-//! distributed.
+//! The schema: as the program expects it, and documented.
 
-use std::{borrow::Cow, num::NonZeroU32, path::Path, process::Command};
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use callstate::{
     access::Scope,
-    call::{CallId, CallKey, Direction, Disposition, ProjectId, Status},
+    call::{Direction, Disposition},
     postgres::binaries::Programs,
     store::{
-        Buckets, MIGRATOR,
-        shelf::{self, Shelf},
+        MIGRATOR,
+        calls::partition::{self, ListPartition},
+        spec,
     },
 };
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgPool, postgres::PgQueryResult};
+use sqlx::{Executor as _, Row as _};
 
-use crate::support::{Database, Service, callstate, delivery::fixture};
-
-/// As a distributed database has it, before the first call.
-const SIXTY_FOUR_BUCKETS: &str = "
-    create or replace function callstate_buckets() returns int
-        language sql immutable parallel safe return 64
-";
+use crate::support::{
+    Database, Service, callstate,
+    delivery::{delivery, fixture},
+};
 
 #[tokio::test]
 async fn every_table_and_column_has_a_comment() {
@@ -49,217 +46,153 @@ async fn every_table_and_column_has_a_comment() {
 }
 
 #[tokio::test]
-async fn the_bucket_comes_first_in_every_index_of_calls_and_events() {
-    let database = Database::create().await;
-    let firsts: Vec<String> = sqlx::query_scalar!(
-        r#"
-        select attname as "column!"
-        from pg_index
-        join pg_attribute on attrelid = indrelid and attnum = indkey[0]
-        where indrelid in ('calls'::regclass, 'events'::regclass)
-        "#
-    )
-    .fetch_all(&database.pool().await)
-    .await
-    .unwrap();
-    assert!(firsts.len() >= 2 && firsts.iter().all(|column| column == "bucket"), "{firsts:?}");
-}
-
-#[tokio::test]
 async fn the_enums_of_postgres_have_the_names_of_the_program() {
     let database = Database::create().await;
     let names = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<Vec<_>>();
     for (name, values) in [
         ("api_key_scope", names(Scope::ALL.iter().map(|it| it.as_str()).collect())),
         ("call_direction", names(Direction::ALL.iter().map(|it| it.as_str()).collect())),
-        ("call_status", names(Status::ALL.iter().map(|it| it.as_str()).collect())),
         ("event_disposition", names(Disposition::ALL.iter().map(|it| it.as_str()).collect())),
     ] {
-        let stored: Vec<String> = sqlx::query_scalar!(
-            r#"
-            select enumlabel as "label!" from pg_enum
-            where enumtypid = to_regtype($1)
-            order by enumsortorder
-            "#,
+        let mut stored: Vec<String> = sqlx::query_scalar!(
+            r#"select enumlabel as "label!" from pg_enum where enumtypid = to_regtype($1)"#,
             name
         )
         .fetch_all(&database.pool().await)
         .await
         .unwrap();
+        stored.sort();
+        let mut values = values;
+        values.sort();
         assert_eq!(stored, values, "{name}");
     }
 }
 
-/// How many calls [`insert_every_kind_of_call`] makes.
-const KINDS_OF_CALLS: usize = Status::ALL.len() * 3 * 2 * 3;
-
-/// Of every status and direction, with errors and without, with no, one and two anomalies.
-async fn insert_every_kind_of_call(pool: &PgPool) {
-    let inserted = sqlx::query!(
-        r#"
-        insert into calls (
-            bucket, call_id, project_id, version, direction, status, attempts, has_errors,
-            event_count, anomaly_count, microseconds_in_status, first_event_at, last_event_at,
-            last_event_rank, last_event_fingerprint, updated_at, last_delivered_at
-        )
-        select 0, row_number() over (), 'p', 1, direction, status, '[]', has_errors, 1, anomalies,
-            '{"CALLING": 1}', now(), now(), 0, '', now(), now()
-        from unnest(enum_range(null::call_status)) as status
-        cross join unnest(enum_range(null::call_direction) || null::call_direction) as direction
-        cross join (values (false), (true)) as errors (has_errors)
-        cross join generate_series(0, 2) as anomalies
-        "#
-    )
-    .execute(pool)
-    .await
-    .unwrap();
-    assert_eq!(usize::try_from(inserted.rows_affected()), Ok(KINDS_OF_CALLS));
-}
-
 #[tokio::test]
-async fn the_program_and_postgres_agree_on_the_shelf_of_a_call() {
+async fn the_tables_of_statuses_event_types_and_reasons_are_those_of_the_program() {
     let database = Database::create().await;
     let pool = database.pool().await;
-    insert_every_kind_of_call(&pool).await;
-    let shelves = sqlx::query!(
-        r#"
-        select direction as "direction: Direction", status as "status: Status", has_errors,
-            anomaly_count, outcome as "outcome!: Status", marks as "marks!"
-        from calls
-        "#
-    )
-    .fetch_all(&pool)
-    .await
-    .unwrap();
-    assert_eq!(shelves.len(), KINDS_OF_CALLS);
-    for row in shelves {
-        let shelf = Shelf {
-            outcome: shelf::outcome(row.status),
-            is_inbound: row.direction == Some(Direction::Inbound),
-            has_errors: row.has_errors,
-            is_anomalous: row.anomaly_count > 0,
-        };
-        assert_eq!((row.outcome, row.marks), (shelf.outcome, shelf.marks()), "{shelf:?}");
-    }
+    assert_eq!(spec::compare(&pool).await.unwrap(), []);
+    let change = "
+        update status_spec set label = 'Besetzt' where status = 'BUSY';
+        delete from event_type_spec where event_type = 'INBOUND_CALL_ERROR';
+        insert into reason_spec (id, reason, template) values (999, 'because', 'because')";
+    pool.execute(change).await.unwrap();
+    let mismatches = spec::compare(&pool).await.unwrap();
+    let names: Vec<&str> = mismatches.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["BUSY", "INBOUND_CALL_ERROR", "because"]);
+    // The service does not start with another vocabulary than its own.
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url()];
+    let output = callstate(&serve);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("status_spec says of BUSY"), "{said}");
 }
 
-#[tokio::test]
-async fn the_views_leave_no_kind_of_call_out() {
-    let database = Database::create().await;
-    let pool = database.pool().await;
-    insert_every_kind_of_call(&pool).await;
-    let with_errors = sqlx::query!(
-        r#"
-        insert into events (
-            bucket, call_id, project_id, fingerprint, event_id, event_type, rank, received_at,
-            effective_at, disposition, reason, errors, endpoint, delivery_count,
-            last_delivered_at, payload
-        )
-        select bucket, call_id, project_id, '', gen_random_uuid(), 'FAILED', -1, now(),
-            now(), 'unrecognized', '', '[{"code": "E"}]', 'default', 1,
-            now(), '{}'
-        from calls
-        where has_errors
-        "#
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
-    assert_eq!(usize::try_from(with_errors.rows_affected()), Ok(KINDS_OF_CALLS / 2));
-    let seen = sqlx::query!(
-        r#"
-        select view as "view!", calls::bigint as "calls!"
-        from (values
-            ('reported_calls', (select count(*) from reported_calls)),
-            ('calls', (select count(*) from reporting.calls)),
-            ('durations', (select count(*) from reporting.durations where status = 'CALLING')),
-            ('outcomes_hourly', (select sum(calls) from reporting.outcomes_hourly)),
-            ('outcomes_daily', (select sum(calls) from reporting.outcomes_daily)),
-            ('reported_errors', (select 2 * count(*) from reported_errors)),
-            ('errors', (select 2 * count(*) from reporting.errors)),
-            -- each outcome has a column
-            ('outcomes', (
-                select sum(
-                    live + completed + error + no_response + busy + unreachable + canceled + expired
-                    + max_attempts_reached + concurrency_limit_exceeded
-                )
-                from reporting.outcomes_daily
-            ))
-        ) as seen (view, calls)
-        "#
-    )
-    .fetch_all(&pool)
-    .await
-    .unwrap();
-    for of_view in seen {
-        assert_eq!(usize::try_from(of_view.calls), Ok(KINDS_OF_CALLS), "{}", of_view.view);
-    }
-}
+/// One insert each, as a migration that adds a status and an event type does.
+const MADE_UP_STATUS: &str = "
+    insert into status_spec values
+        (20, 'VOICEMAIL', 'Voicemail', 5, 'redialable', true, false, true, 20, false, false, false);
+    insert into event_type_spec values (40, 'OUTBOUND_CALL_VOICEMAIL', 'outbound', 20, false, false, '{}')";
 
 #[tokio::test]
-async fn the_program_and_postgres_agree_on_the_bucket_of_a_call() {
-    let database = Database::create().await;
-    let mut connection = database.connect().await;
-    connection.execute(SIXTY_FOUR_BUCKETS).await.unwrap();
-    let buckets = Buckets::of_database(&mut connection).await.unwrap();
-    assert_eq!(buckets, Buckets::new(NonZeroU32::new(64).unwrap()));
-    for (project_id, call_id) in [("p", "c"), ("3c9acfb1", "out-08"), ("ü✆", "😀 1"), ("1", "1")]
-    {
-        let key = CallKey {
-            call_id: CallId::new(call_id).unwrap(),
-            project_id: ProjectId::new(project_id).unwrap(),
-        };
-        let by_postgres = sqlx::query_scalar!(
-            "select callstate_bucket($1, $2, callstate_buckets())",
-            project_id,
-            call_id
-        )
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-        assert_eq!(by_postgres, Some(buckets.of(&key)), "{key}");
-    }
-}
-
-#[tokio::test]
-async fn a_row_in_a_wrong_bucket_is_refused_however_many_there_are() {
+async fn views_and_reports_follow_a_status_that_is_added() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    service.deliver(fixture("outbound_busy")).await.ok();
-    let mut connection = database.connect().await;
-    for table in ["calls", "events"] {
-        let refusal = |result: Result<_, sqlx::Error>| {
-            let error = result.map(|_: PgQueryResult| ()).unwrap_err();
-            error.as_database_error().and_then(|it| it.code().map(Cow::into_owned))
-        };
-        let moved = format!("update {table} set bucket = 1");
-        let of_one = connection.execute(AssertSqlSafe(moved.clone())).await;
-        assert_eq!(refusal(of_one).as_deref(), Some("23514"), "{table}, one bucket");
-        let mut tx = connection.begin().await.unwrap();
-        tx.execute(SIXTY_FOUR_BUCKETS).await.unwrap();
-        let right =
-            format!("update {table} set bucket = callstate_bucket(project_id, call_id, 64)");
-        tx.execute(AssertSqlSafe(right)).await.unwrap();
-        let next = format!("update {table} set bucket = (bucket + 1) % 64");
-        let of_many = tx.execute(AssertSqlSafe(next)).await;
-        assert_eq!(refusal(of_many).as_deref(), Some("23514"), "{table}, many buckets");
+    let mut conn = database.connect().await;
+    for (event_type, second) in [("OUTBOUND_CALL_CALLING", 1), ("OUTBOUND_CALL_BUSY", 11)] {
+        service.deliver(delivery(event_type, "c", second, Some("A")).to_string()).await.ok();
     }
+    conn.execute(MADE_UP_STATUS).await.unwrap();
+    conn.execute("select callstate_create_wide_views()").await.unwrap();
+    // The call as a program that knows the status would have written it.
+    let becomes = r#"
+        update calls set status = 20, list_partition = 8 * 20, statuses_seen = (1::bigint << 4) | (1::bigint << 20),
+            attempt_counts = array_append(array_fill(0, array[19]), 1),
+            attempts = jsonb_set(attempts, '{0,status}', '"VOICEMAIL"');
+        update events set event_type = 40, to_status = 20, call_status = 20 where event_type = 9"#;
+    conn.execute(becomes).await.unwrap();
+    for (query, expected) in [
+        ("select status from reporting.calls", "VOICEMAIL"),
+        ("select terminal::text from reporting.calls", "true"),
+        ("select status from reporting.attempts", "VOICEMAIL"),
+        ("select to_status from reporting.transitions where from_status = 'CALLING'", "VOICEMAIL"),
+        (
+            "select event_type from reporting.events where to_status = 'VOICEMAIL'",
+            "OUTBOUND_CALL_VOICEMAIL",
+        ),
+        (
+            "select status from reporting.outcomes_daily where calls = 1 and attempts = 1",
+            "VOICEMAIL",
+        ),
+        ("select voicemail::text from reporting.outcomes_daily_wide", "1"),
+        (
+            "select events::text from reporting.coverage where event_type = 'OUTBOUND_CALL_VOICEMAIL'",
+            "1",
+        ),
+        ("select seconds::text from reporting.durations where status = 'CALLING'", "10"),
+        ("select sum(change)::text from reporting.calling_changes", "0"),
+    ] {
+        let row = conn.fetch_one(query).await.unwrap_or_else(|error| panic!("{error}: {query}"));
+        assert_eq!(row.get::<String, _>(0), expected, "{query}");
+    }
+    let span = "from=2026-05-12T00:00:00Z&to=2026-05-13T00:00:00Z";
+    let report = service.get(&format!("/reports/outcomes?{span}")).await.ok();
+    let row = &report["rows"][0];
+    assert_eq!(row["by_status"], serde_json::json!({"VOICEMAIL": 1}));
+    assert_eq!(row["attempts_by_status"], serde_json::json!({"VOICEMAIL": 1}));
+    assert_eq!((&row["terminal"], &row["live"]), (&1.into(), &0.into()));
+    // The program itself does not know it: an error that names the value, no panic.
+    service.get("/calls/c").await.problem(500);
+    let said = service.said("20 is not the id of a known status").await;
+    assert!(said.contains("table calls, call c of project"), "{said}");
+    assert!(said.contains("column status"), "{said}");
 }
 
 #[tokio::test]
-async fn migrations_leave_the_number_of_buckets_as_it_was_set() {
+async fn sql_gives_the_ids_and_the_reasons_of_events_as_the_program_does() {
     let database = Database::create().await;
-    let mut connection = database.connect().await;
-    let clear = "drop schema reporting cascade; drop schema public cascade; create schema public";
-    connection.execute(clear).await.unwrap();
-    for (place, migration) in MIGRATOR.iter().enumerate() {
-        connection.execute(migration.sql.clone()).await.unwrap();
-        if place == 0 {
-            connection.execute(SIXTY_FOUR_BUCKETS).await.unwrap();
+    let service = Service::start(&database).await;
+    let cases = include_str!("../fixtures/cases/lifecycle.json");
+    let cases: Vec<serde_json::Value> = serde_json::from_str(cases).unwrap();
+    for case in &cases {
+        for body in case["deliveries"].as_array().unwrap() {
+            service.deliver(body.to_string()).await;
         }
     }
-    let buckets = Buckets::of_database(&mut connection).await.unwrap();
-    assert_eq!(buckets, Buckets::new(NonZeroU32::new(64).unwrap()));
+    let rows =
+        "select call_id, project_id, event_id::text, reason from reporting.events order by 1, 2, 3";
+    let rows = database.connect().await.fetch_all(rows).await.unwrap();
+    let mut reasons = BTreeSet::new();
+    for row in &rows {
+        let (call_id, project_id): (String, String) = (row.get(0), row.get(1));
+        let path = format!("/calls/{call_id}/history?project_id={project_id}");
+        let history = service.get(&path).await.ok();
+        let event = history["events"].as_array().unwrap().iter();
+        let mut event = event.filter(|event| event["event_id"] == row.get::<String, _>(2));
+        let event = event.next().expect("the history has the event by the same id");
+        assert_eq!(event["reason"], row.get::<String, _>(3));
+        assert!(!row.get::<String, _>(3).contains(['{', '}']), "a parameter is missing");
+        reasons.insert(row.get::<String, _>(3));
+    }
+    assert!(rows.len() > 30 && reasons.len() > 8, "{} events, {reasons:?}", rows.len());
+}
+
+#[tokio::test]
+async fn every_call_is_in_the_index_partition_that_the_program_searches() {
+    let database = Database::create().await;
+    let stored: Vec<i16> = sqlx::query_scalar!(
+        r#"select list_partition as "list_partition!" from list_partitions order by 1"#
+    )
+    .fetch_all(&database.pool().await)
+    .await
+    .unwrap();
+    for partition in partition::all() {
+        assert!(stored.contains(&partition.number()), "{partition:?}");
+        assert_eq!(partition.number() >= 16, partition.outcome.is_terminal(), "{partition:?}");
+    }
+    let numbers: BTreeSet<i16> = partition::all().map(ListPartition::number).collect();
+    assert_eq!(numbers.len(), partition::all().count());
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `callstate simulate` against a real service.
+//! `callstate simulate` against a running service.
 
 use axum::{
     Router,
@@ -8,11 +8,11 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::support::{Database, Service, callstate, command, key_path};
 
-/// Some hundred calls of which everything goes wrong.
+/// 150 calls whose deliveries are duplicated, reordered and lost.
 const CALLS: &str = "--calls 150 --connections 8 --projects 3 --duplicates 15% --reorder 20% \
                      --drop 10% --unknown 5% --format json";
 
-/// What a run says, and how it ended.
+/// The report of a run, its exit status, and its standard error without progress.
 fn simulate(url: &str, options: &str) -> (serde_json::Value, Option<i32>, String) {
     let arguments: Vec<&str> =
         ["simulate", "--url", url].into_iter().chain(options.split_whitespace()).collect();
@@ -22,7 +22,7 @@ fn simulate(url: &str, options: &str) -> (serde_json::Value, Option<i32>, String
     (report, output.status.code(), said.lines().filter(|line| !is_progress(line)).collect())
 }
 
-/// Whether a line only tells how far it has come, as it does where a run takes long.
+/// Whether a line reports progress, as in a run that takes long.
 fn is_progress(line: &str) -> bool {
     line.ends_with(" calls checked") || line.ends_with(" deliveries taken")
 }
@@ -32,7 +32,7 @@ fn webhooks(service: &Service) -> String {
 }
 
 #[tokio::test]
-async fn whatever_goes_wrong_on_the_way_every_call_is_as_it_should_be() {
+async fn every_call_is_correct_although_deliveries_are_duplicated_reordered_and_lost() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let (report, status, said) = simulate(&webhooks(&service), &format!("{CALLS} --seed 1"));
@@ -45,7 +45,7 @@ async fn whatever_goes_wrong_on_the_way_every_call_is_as_it_should_be() {
 }
 
 #[tokio::test]
-async fn a_run_again_at_the_same_time_is_a_run_of_duplicates() {
+async fn a_second_run_with_the_same_seed_and_time_sends_duplicates() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let options = format!("{CALLS} --seed 2 --at 2026-05-12T10:24:00Z");
@@ -59,29 +59,43 @@ async fn a_run_again_at_the_same_time_is_a_run_of_duplicates() {
     assert!(said.starts_with(&format!("folded {events} events of ")), "{said}");
 }
 
-/// Has the database do something to the rows that the service writes.
+/// Makes the database change rows that the service writes. In the SQL, `status_id` is the id of a status.
 async fn tamper(database: &Database, trigger: &str, what: &str) {
     let sql = format!(
-        "create function tamper() returns trigger language plpgsql as $$ begin {what} end $$;
+        "create function status_id(name text) returns smallint language sql stable as
+            'select id from public.status_spec where status = name';
+        create function tamper() returns trigger language plpgsql as $$ begin {what} end $$;
         create trigger tamper {trigger} execute function tamper()"
     );
     database.connect().await.execute(AssertSqlSafe(sql)).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_is_not_as_it_should_be_is_told() {
+async fn differences_from_the_expected_calls_are_reported() {
     const CALL: &str = "before insert or update on calls for each row";
     const EVENT: &str = "before update on events for each row";
     for (trigger, when, then, what, by) in [
-        (CALL, "new.status = 'COMPLETED'", "new.status = 'CALLING'", "status", "scenario"),
         (
             CALL,
-            "new.status = 'BUSY'",
+            "new.status = status_id('COMPLETED')",
+            "new.status = status_id('EXPIRED')",
+            "status",
+            "scenario",
+        ),
+        (
+            CALL,
+            "new.status = status_id('BUSY')",
             "new.attempts = jsonb_set(new.attempts, '{0,status}', '\"CALLING\"')",
             "attempts",
             "scenario",
         ),
-        (CALL, "new.status = 'EXPIRED'", "new.anomaly_count = 9", "anomaly_count", "scenario"),
+        (
+            CALL,
+            "new.status = status_id('EXPIRED')",
+            "new.anomaly_count = 9",
+            "anomaly_count",
+            "scenario",
+        ),
         (EVENT, "true", "new.delivery_count = 1", "delivery_count of ", "answers"),
     ] {
         let database = Database::create().await;
@@ -99,33 +113,32 @@ async fn what_is_not_as_it_should_be_is_told() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_not_there_is_told() {
+async fn a_missing_call_is_reported() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    let lose = "delete from events where call_id = new.call_id;
-        delete from calls where call_id = new.call_id;
+    let lose = "delete from events where call = new.id;
+        delete from calls where id = new.id;
         return null;";
-    let when = "after update on calls for each row when (new.status = 'CANCELED')";
+    let when =
+        "after insert or update on calls for each row when (new.status = status_id('EXPIRED'))";
     tamper(&database, when, lose).await;
     let (report, status, _) = simulate(&webhooks(&service), "--calls 150 --seed 5 --format json");
     assert_eq!(status, Some(1));
     let differences = report["check"]["differences"].as_array().unwrap();
-    assert_eq!(report["calls_by_kind"]["canceled"], differences.len());
+    assert!(!differences.is_empty());
+    assert_eq!(report["calls_by_kind"]["expired"], differences.len());
     for difference in differences {
-        assert_eq!(
-            (&difference["what"], &difference["kind"]),
-            (&"call".into(), &"canceled".into())
-        );
-        assert_eq!(difference["expected"], "a call that is CANCELED");
+        assert_eq!((&difference["what"], &difference["kind"]), (&"call".into(), &"expired".into()));
+        assert_eq!(difference["expected"], "a call that is EXPIRED");
         assert_eq!(difference["found"], "no such call");
     }
 }
 
 #[tokio::test]
-async fn what_is_refused_is_sent_again() {
+async fn deliveries_that_are_not_answered_2xx_are_sent_again() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    // What a sequence gives stays given when the transaction fails.
+    // A sequence is not rolled back with its transaction.
     database.connect().await.execute("create sequence tries").await.unwrap();
     let fail = "if nextval('tries') <= 20 then raise 'not yet'; end if; return new;";
     tamper(&database, "before insert on events for each row", fail).await;
@@ -141,7 +154,7 @@ async fn what_is_refused_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_run_may_be_as_long_as_time_allows() {
+async fn a_run_may_be_bounded_by_its_duration() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let options = "--duration 300ms --connections 2 --check 10% --format json";
@@ -152,7 +165,7 @@ async fn a_run_may_be_as_long_as_time_allows() {
 }
 
 #[tokio::test]
-async fn days_go_by_in_seconds() {
+async fn the_time_scale_compresses_days_into_seconds() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let options = "--calls 100 --backdate 2d --time-scale 172800 --duplicates 10% --format json";
@@ -162,7 +175,7 @@ async fn days_go_by_in_seconds() {
 }
 
 #[tokio::test]
-async fn deliveries_prove_where_they_come_from() {
+async fn deliveries_are_sent_with_a_token_or_a_signature() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command
@@ -190,8 +203,8 @@ async fn deliveries_prove_where_they_come_from() {
 }
 
 #[tokio::test]
-async fn where_nothing_answers_the_run_ends() {
-    // Bound, but not listening: whoever connects is refused.
+async fn a_run_ends_if_no_service_answers() {
+    // Bound, but not listening: connections are refused.
     let nobody = tokio::net::TcpSocket::new_v4().unwrap();
     nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}/webhooks", nobody.local_addr().unwrap());
@@ -204,7 +217,7 @@ async fn where_nothing_answers_the_run_ends() {
 }
 
 #[tokio::test]
-async fn without_a_url_it_goes_to_where_the_configuration_listens() {
+async fn without_a_url_the_configured_address_is_used() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let address = webhooks(&service).replace("http://", "").replace("/webhooks", "");
@@ -224,7 +237,7 @@ async fn without_a_url_it_goes_to_where_the_configuration_listens() {
 }
 
 #[tokio::test]
-async fn what_asks_for_more_patience_than_there_is_is_asked_once_more() {
+async fn a_retry_after_beyond_the_patience_is_tried_once_more() {
     let busy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/webhooks", busy.local_addr().unwrap());
     let later = Router::new()
@@ -240,10 +253,10 @@ async fn what_asks_for_more_patience_than_there_is_is_asked_once_more() {
 }
 
 #[tokio::test]
-async fn another_machine_is_spared_unless_it_is_meant() {
+async fn another_machine_needs_a_confirmation() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    // This address is not said to be of this machine, but leads there.
+    // An address that is not known to be this machine, but leads to it.
     let url = webhooks(&service).replace("127.0.0.1", "0.0.0.0");
     assert_eq!(simulate(&url, "--calls 5").1, Some(2));
     assert_eq!(simulate(&url, "--calls 5 --yes-really").1, Some(0));
@@ -256,7 +269,7 @@ async fn another_machine_is_spared_unless_it_is_meant() {
 }
 
 #[test]
-fn a_mistake_is_told_in_a_line_that_names_the_option() {
+fn a_bad_option_is_an_error_of_one_line_that_names_it() {
     let no_key = format!("--private-key {}", key_path("rsa-2048.spki"));
     for (options, said_of_it) in [
         ("--duplicates 2", "is not a share"),

@@ -1,6 +1,6 @@
-//! Streams when something breaks: nothing is lost and nothing told twice.
+//! Streams when something breaks: no event is left out and none is sent twice.
 
-use std::{collections::HashSet, fs};
+use std::fs;
 
 use callstate::postgres::Claim;
 use rustix::process::{Pid, Signal, kill_process};
@@ -8,14 +8,16 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
 use crate::support::{
-    Database, Place, Service,
+    Database, Place, Service, callstate,
     delivery::{delivery, fixture},
     provider::{Provider, shuffled},
 };
 
 /// The ids of all events that are stored, in the order in which they were.
 async fn stored(database: &Database) -> Vec<String> {
-    let ids = "select event_id::text from events order by transaction, place";
+    let ids = "select callstate_event_id(calls.project_id, calls.call_id, events.fingerprint)::text
+        from events join calls on calls.id = events.call
+        order by events.position";
     let rows = database.connect().await.fetch_all(ids).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
@@ -115,10 +117,10 @@ async fn whoever_comes_when_nobody_was_there_is_told_and_only_what_is_new() {
     }
 }
 
-/// More than a page of events that say nothing of their call, as no release wrote them, and behind
-/// them one that does.
+/// More than a page of events with an unknown status, and after them a valid one.
 #[tokio::test]
-async fn what_cannot_be_told_keeps_nothing_from_being_told_that_follows() {
+async fn invalid_events_do_not_hide_those_after_them() {
+    const INVALID: i64 = 600;
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut stream = service.listen("/stream").await;
@@ -126,25 +128,41 @@ async fn what_cannot_be_told_keeps_nothing_from_being_told_that_follows() {
     let body = delivery("OUTBOUND_CALL_CALLING", "c", 1, None).to_string();
     service.deliver(body).await.ok();
     stream.call().await;
-    let unreadable = "insert into events
-        select bucket, call_id, project_id, sha256(number::text::bytea), gen_random_uuid(), event_type, rank,
-            occurred_at, received_at, effective_at, disposition, reason, from_status, to_status,
-            attempt, call_sid, client_id, provider_status, errors, endpoint, delivery_count,
-            last_delivered_at, payload,
-            pg_current_xact_id()::text::bigint + (select max(transaction_offset) from stream_epochs),
-            number, call_direction, case when number > 600 then call_status end,
-            call_attempt_count, call_has_errors, call_updated_at
-        from events
-        cross join generate_series(1, 601) as number
-        where call_id = 'c';
-        select pg_notify('callstate_stored', '')";
-    database.connect().await.execute(unreadable).await.unwrap();
-    let (told, _) = stream.calls(1).await.remove(0);
-    assert!(told.ends_with("-601"), "{told}");
-    // Nor for who reads up, of all or of the call.
+    let mut conn = database.connect().await;
+    // The columns of the event, with another position, another fingerprint and another status.
+    let columns = sqlx::query_scalar!(
+        r#"
+        select string_agg(
+            case column_name
+                when 'position' then 'position + number'
+                when 'fingerprint' then 'sha256(number::text::bytea)'
+                when 'call_status' then
+                    format('case when number > %s then call_status else 999 end', $1::text)
+                else quote_ident(column_name)
+            end,
+            ', ' order by ordinal_position
+        ) as "columns!"
+        from information_schema.columns
+        where table_schema = 'public' and table_name = 'events'
+        "#,
+        INVALID.to_string(),
+    )
+    .fetch_one(&mut conn)
+    .await
+    .unwrap();
+    let insert = format!(
+        "begin;
+        insert into events select {columns} from events, generate_series(1, {INVALID} + 1) as number;
+        select setval('feed_positions', (select max(position) from events));
+        select pg_notify('callstate_stored', '');
+        commit"
+    );
+    conn.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();
+    let (valid, _) = stream.calls(1).await.remove(0);
+    assert!(valid.ends_with(&format!("-{}", INVALID + 2)), "{valid}");
     for path in ["/stream", "/calls/c/stream"] {
         let mut resumed = service.listen_after(path, &before).await;
-        assert_eq!(resumed.calls(2).await[1].0, told, "{path}");
+        assert_eq!(resumed.calls(2).await[1].0, valid, "{path}");
     }
 }
 
@@ -221,61 +239,95 @@ async fn a_stop_ends_streams_and_waits_at_once() {
     assert!(!said.borrow().contains("did not end"), "{}", *said.borrow());
 }
 
-/// Where a dump is restored, transactions are counted anew.
+/// The database is restored from a copy that lacks the last events, and marked as restored.
 #[tokio::test]
-async fn a_database_that_moves_skips_nothing_and_tells_nothing_twice() {
+async fn a_stream_of_another_feed_is_reset() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let mut stream = service.listen("/stream").await;
-    service.deliver(fixture("outbound_busy")).await.ok();
-    let body = delivery("OUTBOUND_CALL_CALLING", "before", 1, None).to_string();
-    service.deliver(body).await.ok();
-    let ids: Vec<String> = stream.calls(2).await.into_iter().map(|(id, _)| id).collect();
-    service.stop().await;
+    deliver_calls(&service, "before", 3).await;
+    let ids: Vec<String> = stream.calls(3).await.into_iter().map(|(id, _)| id).collect();
 
-    // As if it came from a cluster that was a million transactions ahead.
-    let moved = |id: &str, by: i64| {
-        let (rest, place) = id.rsplit_once('-').unwrap();
-        let (epoch, transaction) = rest.rsplit_once('-').unwrap();
-        format!("{epoch}-{}-{place}", transaction.parse::<i64>().unwrap() + by)
-    };
-    let mut conn = database.connect().await;
-    conn.execute("update events set transaction = transaction + 1000000").await.unwrap();
-    conn.execute("update stream_epochs set database = 'elsewhere'").await.unwrap();
-
-    // Something is under way there since before the move is noticed.
-    let mut older = database.connect().await;
-    older.execute("begin; select pg_current_xact_id()").await.unwrap();
-    let service = Service::start(&database).await;
-    let mut stream = service.listen("/stream").await;
-    older.execute("rollback").await.unwrap();
-    // What was told there after the dump was taken is not here, and its number will be another event's.
-    let mut behind_what_is_lost = service.listen_after("/stream", &moved(&ids[1], 1_000_000)).await;
-    let mut far_behind = service.listen_after("/stream", &moved(&ids[1], 1_000_050)).await;
-    let mut behind_the_first = service.listen_after("/stream", &moved(&ids[0], 1_000_000)).await;
-    assert_eq!(behind_the_first.call().await["call_id"], "before");
-    for number in 0..100 {
-        let body = delivery("OUTBOUND_CALL_CALLING", &format!("after-{number}"), 1, None);
-        service.deliver(body.to_string()).await.ok();
+    let marked = callstate(&["restore-mark", "--database-url", &database.url()]);
+    assert!(marked.status.success(), "{}", String::from_utf8_lossy(&marked.stderr));
+    stream.reset("other_feed").await;
+    let mut resumed = service.listen_after("/stream", &ids[0]).await;
+    let mut of_call = service.listen_after("/calls/before-1/stream", &ids[0]).await;
+    for stream in [&mut resumed, &mut of_call] {
+        let head = stream.reset("other_feed").await;
+        assert!(head.ends_with("-3") && !ids.contains(&head), "{head}");
+        assert_eq!(stream.last_id, head);
     }
-    let whole = stream.calls(100).await;
-    assert!(whole[0].0.starts_with("2-"), "{whole:?}");
-    for stream in [&mut behind_what_is_lost, &mut far_behind, &mut behind_the_first] {
-        assert_eq!(stream.calls(100).await, whole);
-    }
-    let told: HashSet<&String> = whole.iter().map(|(_, event_id)| event_id).collect();
-    assert_eq!(told.len(), 100);
-    // The move was noticed once, by whichever connection was first.
-    assert_eq!(epochs(&mut conn).await, [1, 2]);
-    service.stop().await;
-    let service = Service::start(&database).await;
-    service.listen_after("/stream", &whole[99].0).await;
-    assert_eq!(epochs(&mut conn).await, [1, 2]);
+    deliver_calls(&service, "after", 1).await;
+    let last = resumed.calls(1).await;
+    assert_eq!(stream.calls(1).await, last);
+    assert!(last[0].0.ends_with("-4"), "{last:?}");
+    // The new ids are valid from now on, at every instance.
+    let other = Service::start(&database).await;
+    let id = of_call.last_id.clone();
+    assert_eq!(other.listen_after("/stream", &id).await.calls(1).await, last);
 }
 
-async fn epochs(conn: &mut PgConnection) -> Vec<i32> {
-    let rows = conn.fetch_all("select epoch from stream_epochs order by epoch").await.unwrap();
-    rows.iter().map(|row| row.get(0)).collect()
+/// The files of the database are replaced by an older copy, and nobody marks it.
+#[tokio::test]
+async fn a_stream_beyond_the_head_of_a_restored_copy_is_reset() {
+    let lost = Place::with_cluster().await;
+    set(&lost, "fsync = off");
+    let service = Service::start_in(&lost).await;
+    deliver_calls(&service, "before", 2).await;
+    service.stop().await;
+    let copy = lost.copy();
+    let service = Service::start_in(&lost).await;
+    let mut stream = service.listen("/stream").await;
+    let in_the_copy = stream.last_id.clone();
+    deliver_calls(&service, "lost", 30).await;
+    let lost_ids = stream.calls(30).await;
+    service.stop().await;
+    drop(lost);
+
+    let service = Service::start_in(&copy).await;
+    let mut reset = service.listen_after("/stream", &lost_ids[9].0).await;
+    assert_eq!(reset.reset("beyond_head").await, in_the_copy);
+    let mut continued = service.listen_after("/stream", &in_the_copy).await;
+    deliver_calls(&service, "after", 5).await;
+    let after = reset.calls(5).await;
+    assert_eq!(continued.calls(5).await, after);
+    service.stop().await;
+}
+
+/// While a stream is open, its database loses its last events.
+#[tokio::test]
+async fn an_open_stream_is_reset_where_its_database_has_lost_events() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_DATABASE_CONNECTIONS", "1");
+    })
+    .await;
+    deliver_calls(&service, "before", 1).await;
+    let mut stream = service.listen("/stream").await;
+    let before = stream.last_id.clone();
+    deliver_calls(&service, "lost", 3).await;
+    stream.calls(3).await;
+
+    let mut conn = database.connect().await;
+    conn.execute(
+        "begin;
+        delete from events where position > 1;
+        delete from calls where call_id not like 'before%';
+        select setval('feed_positions', 1);
+        commit",
+    )
+    .await
+    .unwrap();
+    cut_connections(&mut conn).await;
+    // A connection that was cut is replaced when it is next used.
+    service.get("/calls/nobody").await;
+    Provider::start(calls("after", 1), &[&service]).finish().await;
+    stream.reset("beyond_head").await;
+    let mut resumed = service.listen_after("/stream", &before).await;
+    assert_eq!(resumed.call().await["call_id"], "after-0");
+    deliver_calls(&service, "later", 1).await;
+    assert_eq!(stream.calls(1).await, resumed.calls(1).await);
 }
 
 /// So many calls, one event each.
@@ -295,167 +347,27 @@ fn set(place: &Place, settings: &str) {
     fs::write(place.0.join("postgresql.local.conf"), settings).expect("a file of ours");
 }
 
-/// A copy of the files is put back. What was lost with the others had begun epochs of its own, and
-/// has told more than there is.
+/// A process of the server is killed, whereupon the server restarts all of them.
 #[tokio::test]
-async fn ids_of_what_was_lost_lead_to_all_that_came_since_the_copy() {
-    let lost = Place::with_cluster().await;
-    set(&lost, "fsync = off");
-    let service = Service::start_in(&lost).await;
-    deliver_calls(&service, "before", 1).await;
-    service.stop().await;
-    let copy = lost.copy();
-    let mut ids = Vec::new();
-    for start in ["one", "two"] {
-        let service = Service::start_in(&lost).await;
-        let mut stream = service.listen("/stream").await;
-        ids.push(stream.last_id.clone());
-        deliver_calls(&service, start, 30).await;
-        let told = stream.calls(30).await;
-        ids.extend([told[10].0.clone(), told[29].0.clone()]);
-        service.stop().await;
-    }
-    drop(lost);
-
-    let mut since = Vec::new();
-    for start in ["one", "two", "three"] {
-        let service = Service::start_in(&copy).await;
-        let mut stream = service.listen("/stream").await;
-        deliver_calls(&service, start, 20).await;
-        since.extend(stream.calls(20).await.into_iter().map(|(_, event_id)| event_id));
-        for id in &ids {
-            let told = service.listen_after("/stream", id).await.calls(since.len()).await;
-            let told: Vec<String> = told.into_iter().map(|(_, event_id)| event_id).collect();
-            assert_eq!(told, since, "{id}");
-        }
-        service.stop().await;
-    }
-}
-
-/// While a stream is open, its database is replaced by a copy that remembers fewer epochs.
-#[tokio::test]
-async fn an_open_stream_goes_on_with_what_was_put_back() {
-    let database = Database::create().await;
-    let service = Service::start(&database).await;
-    deliver_calls(&service, "before", 1).await;
-    let mut conn = database.connect().await;
-    for _ in 0..2 {
-        conn.execute("update stream_epochs set database = 'elsewhere'").await.unwrap();
-        cut_connections(&mut conn).await;
-        // Connections that were cut are found out by who needs them.
-        service.get("/calls/nobody").await;
-        Provider::start(calls("lost", 1), &[&service]).finish().await;
-    }
-    let mut stream = service.listen("/stream").await;
-    Provider::start(calls("heard", 3), &[&service]).finish().await;
-    stream.calls(3).await;
-    assert_eq!(epochs(&mut conn).await, [1, 2, 3]);
-
-    conn.execute(
-        "begin;
-        delete from events where call_id not like 'before%';
-        delete from calls where call_id not like 'before%';
-        delete from stream_epochs where epoch > 1;
-        update stream_epochs set database = 'elsewhere';
-        commit",
-    )
-    .await
-    .unwrap();
-    cut_connections(&mut conn).await;
-    Provider::start(calls("after", 5), &[&service]).finish().await;
-    let told: Vec<String> =
-        stream.calls(5).await.into_iter().map(|(_, event_id)| event_id).collect();
-    assert_eq!(told, stored(&database).await[1..]);
-    assert_eq!(epochs(&mut conn).await, [1, 2]);
-}
-
-/// An id that a release handed out which noted no time.
-#[tokio::test]
-async fn ids_of_an_epoch_without_a_name_stay_good() {
-    let database = Database::create().await;
-    let service = Service::start(&database).await;
-    deliver_calls(&service, "before", 1).await;
-    let mut conn = database.connect().await;
-    conn.execute("update stream_epochs set begun_at = null").await.unwrap();
-    let mut stream = service.listen("/stream").await;
-    deliver_calls(&service, "heard", 2).await;
-    let ids: Vec<String> = stream.calls(2).await.into_iter().map(|(id, _)| id).collect();
-    for id in &ids {
-        assert_eq!(id.split('-').count(), 3, "{id}");
-    }
-    service.stop().await;
-    conn.execute("update stream_epochs set database = 'elsewhere'").await.unwrap();
-    let service = Service::start(&database).await;
-    let mut resumed = service.listen_after("/stream", &ids[0]).await;
-    deliver_calls(&service, "after", 1).await;
-    for (call_id, parts) in [("heard-1", 4), ("after-0", 4)] {
-        let block = resumed.next().await.expect("the stream goes on");
-        assert_eq!(
-            (&block.call()["call_id"], block.id.split('-').count()),
-            (&json!(call_id), parts)
-        );
-    }
-    // That of an epoch that is not known, as it was lost.
-    let lost = format!("2-{}", ids[1].split_once('-').unwrap().1);
-    let mut resumed = service.listen_after("/stream", &lost).await;
-    assert_eq!(resumed.call().await["call_id"], "after-0");
-}
-
-/// Takes numbers of transactions that nothing is stored with.
-async fn take_numbers(conn: &mut PgConnection, number: usize) {
-    for _ in 0..number {
-        conn.execute("begin; select pg_current_xact_id(); rollback").await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn no_id_is_of_more_than_is_stored() {
-    let database = Database::create().await;
-    let service = Service::start(&database).await;
-    // Where nothing is, and where something is.
-    for _ in 0..2 {
-        let mut stream = service.listen("/stream").await;
-        let mut conn = database.connect().await;
-        take_numbers(&mut conn, 10).await;
-        let mut later = service.listen("/stream").await;
-        let newest = "select coalesce(max(transaction), 0) from events";
-        let newest: i64 = conn.fetch_one(newest).await.unwrap().get(0);
-        for id in [&stream.last_id, &later.last_id] {
-            assert!(id.ends_with(&format!("-{newest}-{}", i32::MAX)), "{id}");
-        }
-        deliver_calls(&service, &newest.to_string(), 1).await;
-        assert_eq!(stream.call().await, later.call().await);
-    }
-}
-
-/// A process of the server is killed, whereupon it starts all of them anew, and takes numbers again
-/// of transactions that were not on disk.
-#[tokio::test]
-async fn numbers_that_come_again_after_a_crash_keep_nothing_from_being_told() {
-    const TAKEN: usize = 20;
+async fn positions_continue_after_a_crash_of_the_server() {
     const CALLS: usize = 50;
     let place = Place::with_cluster().await;
-    // Nothing reaches the disk that nobody waits for.
-    let lazy =
-        "wal_writer_delay = 10s\nwal_level = minimal\nmax_wal_senders = 0\nautovacuum = off\n";
-    fs::write(place.0.join("postgresql.local.conf"), lazy).expect("a file of ours");
     let service = Service::start_in(&place).await;
     let server = place.acquire(Claim::Join).await;
     let mut conn = PgConnection::connect(server.url()).await.unwrap();
     deliver_calls(&service, "before", 1).await;
-    take_numbers(&mut conn, TAKEN).await;
     let mut open = service.listen("/stream").await;
     let id = open.last_id.clone();
 
     let pid: i32 = conn.fetch_one("select pg_backend_pid()").await.unwrap().get(0);
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).expect("it is ours");
     Provider::start(calls("after", CALLS), &[&service]).finish().await;
-    let told = open.calls(CALLS).await;
+    let received = open.calls(CALLS).await;
     // At another instance, which has no connections from before the crash.
     service.stop().await;
     let service = Service::start_in(&place).await;
     let mut resumed = service.listen_after("/stream", &id).await;
-    assert_eq!(resumed.calls(CALLS).await, told);
+    assert_eq!(resumed.calls(CALLS).await, received);
     service.stop().await;
     server.release().await.expect("it stops");
 }

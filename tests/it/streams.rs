@@ -8,6 +8,7 @@ use sqlx::{Connection as _, Executor as _, postgres::PgListener};
 use crate::support::{
     Database, Service, Stream, callstate,
     delivery::{delivery, fixture},
+    provider::{Provider, shuffled},
 };
 
 /// An outbound call that is dialled and found busy.
@@ -131,12 +132,9 @@ async fn bad_parameters_and_ids_are_refused_by_name() {
             assert!(detail.contains(&format!("{name}: ")), "{name} is not named in {detail}");
         }
     }
-    // Of a transaction that has not begun.
-    let stream = service.listen("/stream").await;
-    let (epoch, _) = stream.last_id.rsplit_once("-0-").unwrap();
-    let id = format!("{epoch}-9000000000000-0");
-    let detail = service.may_not_listen_after("/stream", &id).await.problem(400);
-    assert_eq!(detail, "Last-Event-ID: is no id of this stream");
+    for id in ["0", "x-1", "1-", "1-x", "1--1", "1-1-1", "1-9223372036854775808"] {
+        service.may_not_listen_after("/stream", id).await.problem(400);
+    }
     service.listen_after("/stream", "").await;
     for project_id in ["p-1", "p-2"] {
         let body =
@@ -171,42 +169,39 @@ async fn every_instance_tells_the_same_in_the_same_order() {
     }
 }
 
-/// Transactions commit in another order than they begin: here one that began before a delivery stores its event after.
+/// A transaction that stays open does not delay what others store.
 #[tokio::test]
-async fn what_began_earlier_and_is_committed_later_is_not_skipped() {
+async fn an_open_transaction_delays_neither_streams_nor_waits() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let mut other = database.connect().await;
+    let mut open = other.begin().await.unwrap();
+    open.execute("select pg_current_xact_id()").await.unwrap();
+    let mut stream = service.listen("/stream").await;
+    deliver_busy(&service, "c").await;
+    assert_eq!(stream.calls(2).await.len(), 2);
+    assert_eq!(service.get("/calls/c?wait=60").await.ok()["status"], "BUSY");
+    open.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn positions_are_distinct_however_many_instances_write() {
+    const CALLS: usize = 40;
     let database = Database::create().await;
     let (here, there) = (Service::start(&database).await, Service::start(&database).await);
-    let mut stream = there.listen("/stream").await;
-    deliver_busy(&here, "before").await;
-    stream.calls(2).await;
-    let before = stream.last_id.clone();
-
-    let mut other = database.connect().await;
-    let mut earlier = other.begin().await.unwrap();
-    earlier.execute("select pg_current_xact_id()").await.unwrap();
-    deliver_busy(&here, "later").await;
-    // While that is held back, it is waited for, and heard of, all the same.
-    let waited = there.get("/calls/later?wait=60").await.ok();
-    assert_eq!(waited["status"], "BUSY");
-    let late = "insert into events
-        select bucket, 'earlier', project_id, fingerprint, gen_random_uuid(), event_type, rank,
-            occurred_at, received_at, effective_at, disposition, reason, from_status, to_status,
-            attempt, call_sid, client_id, provider_status, errors, endpoint, delivery_count,
-            last_delivered_at, payload,
-            pg_current_xact_id()::text::bigint + (select max(transaction_offset) from stream_epochs),
-            place, call_direction, call_status, call_attempt_count, call_has_errors, call_updated_at
-        from events where call_id = 'before'";
-    earlier.execute(late).await.unwrap();
-    earlier.commit().await.unwrap();
-
-    let mut resumed = here.listen_after("/stream", &before).await;
-    for stream in [&mut stream, &mut resumed] {
-        let mut told = Vec::new();
-        for _ in 0..4 {
-            told.push(stream.call().await["call_id"].as_str().unwrap().to_owned());
-        }
-        assert_eq!(told, ["earlier", "earlier", "later", "later"]);
-    }
+    Provider::start(shuffled(CALLS, 2), &[&here, &there]).finish().await;
+    let events = i64::try_from(CALLS * 8).unwrap();
+    let row = sqlx::query!(
+        r#"
+        select count(distinct events.position) as "positions!",
+            max(events.position) as "last!", min(feed_head.position) as "head!"
+        from events cross join feed_head
+        "#
+    )
+    .fetch_one(&mut database.connect().await)
+    .await
+    .unwrap();
+    assert_eq!((row.positions, row.head), (events, row.last));
 }
 
 #[tokio::test]
@@ -275,7 +270,7 @@ async fn a_thousand_listen_over_one_connection_to_the_database() {
     .fetch_one(&mut database.connect().await)
     .await
     .unwrap();
-    assert!(connections <= 4, "the pool's two, the writer's, the hub's: not {connections}");
+    assert!(connections <= 4, "the pool, the writer and the streams need four, not {connections}");
 
     service.deliver(fixture("outbound_busy")).await.ok();
     deliver_busy(&service, "1").await;
@@ -292,7 +287,7 @@ async fn a_thousand_listen_over_one_connection_to_the_database() {
 }
 
 #[tokio::test]
-async fn more_than_may_listen_and_wait_are_refused() {
+async fn streams_and_waits_over_the_limit_are_refused() {
     let database = Database::create().await;
     let service = Service::start_with(&database, |command| {
         command.env("CALLSTATE_API_MAX_LISTENERS", "1");
@@ -305,11 +300,15 @@ async fn more_than_may_listen_and_wait_are_refused() {
     let _stream = service.listen("/stream").await;
     for path in ["/stream", "/calls/c/stream", "/calls/c?wait=1"] {
         let answer = service.get(path).await;
-        assert_eq!(answer.problem(503), "As many listen and wait as may.", "{path}");
+        assert_eq!(
+            answer.problem(503),
+            "The limit of open streams and waits is reached.",
+            "{path}"
+        );
         assert_eq!(answer.header("retry-after"), "1");
     }
     service.get("/calls/c").await.problem(404);
-    // Nothing of that has failed.
-    let said = service.said("As many listen and wait as may.").await;
+    // A refusal is not a failure of the service.
+    let said = service.said("The limit of open streams and waits is reached.").await;
     assert!(said.contains("a request was refused") && !said.contains("ERROR"), "{said}");
 }

@@ -27,7 +27,7 @@ impl PartialSchema for Sent {
         let call_id = |place: &str| {
             json!({
                 "type": ["string", "number"], "minLength": 1, "maxLength": MAX_CHARS,
-                "description": format!("The provider's name of the call{place}. A number is taken as its text."),
+                "description": format!("The provider's name of the call{place}. White space around it is removed, a number is read as its text, and a placeholder such as `undefined` counts as missing."),
             })
         };
         let text = |meaning| json!({"type": ["string", "null"], "description": meaning});
@@ -53,7 +53,7 @@ impl PartialSchema for Sent {
                 },
                 "projectId": {
                     "type": ["string", "number", "null"], "minLength": 1, "maxLength": MAX_CHARS,
-                    "description": "The customer's project; `default` where it is missing or null. A number is taken as its text.",
+                    "description": "The customer's project, read like a call id and in lower case where it is a UUID. Where it is missing or null, the endpoint's `default_project`, else `default`.",
                 },
                 "callId": call_id(", where neither `body.data` nor `body` has one"),
                 "body": {
@@ -61,7 +61,7 @@ impl PartialSchema for Sent {
                     "description": "What happened, for people and for programs.",
                     "properties": {
                         "subject": text("One line for people."),
-                        "text": text("For people; its last line that begins with `Time:` tells when it happened."),
+                        "text": text("For people; its last line that begins with `Time:` states when it happened."),
                         "callId": call_id(", where `data` has none"),
                         "data": {
                             "type": "object",

@@ -11,8 +11,8 @@ use utoipa::{
 };
 
 use crate::call::{
-    Direction, Disposition, Kind, KnownEvent, Rank, Relation, Status,
-    machine::{DispositionRow, EventRow, Machine, RelationRow, StatusRow, TransitionRow},
+    Direction, Disposition, Kind, KnownEvent, Order, Rank, Relation, Status,
+    machine::{DispositionRow, EventRow, Machine, OrderRow, RelationRow, StatusRow, TransitionRow},
 };
 
 /// One of these.
@@ -56,18 +56,24 @@ fn with_meaning(mut schema: RefOr<Schema>, meaning: &str) -> RefOr<Schema> {
 
 impl PartialSchema for Machine {
     fn schema() -> RefOr<Schema> {
-        let transitions = "What each event does wherever it can come. An unrecognized event, or \
-                           one of the other direction, does the same everywhere and has no row.";
+        let transitions = "What each event does wherever it is possible. An event of an unknown \
+                           type is always unrecognized and one of the other direction always \
+                           conflicting; these have no rows.";
         object(
-            "The state machine: its vocabulary and its table.",
+            "The state machine: its terms and its table.",
             [
-                ("statuses", many::<StatusRow>(), "Where a call can stand, by rank."),
-                ("events", many::<EventRow>(), "What the provider says."),
+                ("statuses", many::<StatusRow>(), "The statuses of a call, by rank."),
+                ("events", many::<EventRow>(), "The event types of the provider."),
                 ("dispositions", many::<DispositionRow>(), "What an event can do."),
                 (
                     "relations",
                     many::<RelationRow>(),
                     "How an event can relate to the attempts of its call.",
+                ),
+                (
+                    "orders",
+                    many::<OrderRow>(),
+                    "Whether an event is proven to have happened later.",
                 ),
                 ("transitions", many::<TransitionRow>(), transitions),
             ],
@@ -88,10 +94,18 @@ impl PartialSchema for StatusRow {
             [
                 ("status", one::<Status>(), "Its name."),
                 ("rank", one::<Rank>(), "How far along it is."),
-                ("kind", one::<Kind>(), "What may still become of a call in it."),
+                ("kind", one::<Kind>(), "How a call may leave it."),
                 ("terminal", bool::schema(), "Whether the call has ended, at least for now."),
-                ("final", bool::schema(), "Whether the call never leaves it."),
-                ("directions", many::<Direction>(), "Whose calls can be in it."),
+                (
+                    "final",
+                    bool::schema(),
+                    "Whether the call has ended for good, unless the provider dials later.",
+                ),
+                (
+                    "directions",
+                    many::<Direction>(),
+                    "The directions of the calls that can be in it.",
+                ),
             ],
         )
     }
@@ -103,8 +117,8 @@ impl PartialSchema for EventRow {
             "An event type.",
             [
                 ("event_type", one::<KnownEvent>(), "Its name."),
-                ("direction", one::<Direction>(), "Whose calls have it."),
-                ("status", one::<Status>(), "The status that it says."),
+                ("direction", one::<Direction>(), "The direction of the calls that have it."),
+                ("status", one::<Status>(), "The status that it reports."),
             ],
         )
     }
@@ -136,21 +150,44 @@ impl PartialSchema for RelationRow {
     }
 }
 
+impl PartialSchema for OrderRow {
+    fn schema() -> RefOr<Schema> {
+        object(
+            "Whether an event is proven to have happened later.",
+            [
+                ("order", one::<Order>(), "Its name."),
+                ("meaning", String::schema(), "It explained in one line."),
+            ],
+        )
+    }
+}
+
 impl PartialSchema for TransitionRow {
     fn schema() -> RefOr<Schema> {
+        let interrupted = "For a call in ERROR: the status that the ERROR interrupted; null where \
+                           the ERROR opened the attempt. If the event then takes the call to a \
+                           status of the attempt, or repeats the interrupted one, the ERROR is \
+                           nonfatal.";
         object(
             "What an event does to a call in a status, in a relation to its attempts.",
             [
-                ("direction", one::<Direction>(), "Whose calls it is about."),
+                ("direction", one::<Direction>(), "The direction of the call."),
                 (
                     "from",
                     maybe::<Status>(),
-                    "Where the call stands; null where the event is its first.",
+                    "The status of the call; null where the event is its first.",
                 ),
+                ("interrupted", maybe::<Status>(), interrupted),
                 ("event_type", one::<KnownEvent>(), "The event."),
                 ("relation", one::<Relation>(), "How it relates to the attempts of the call."),
+                (
+                    "order",
+                    maybe::<Order>(),
+                    "Whether it is proven to have happened later; null where that makes no \
+                     difference.",
+                ),
                 ("disposition", one::<Disposition>(), "What it does."),
-                ("to", one::<Status>(), "Where the call stands after it."),
+                ("to", one::<Status>(), "The status of the call after it."),
             ],
         )
     }
@@ -160,4 +197,5 @@ impl ToSchema for StatusRow {}
 impl ToSchema for EventRow {}
 impl ToSchema for DispositionRow {}
 impl ToSchema for RelationRow {}
+impl ToSchema for OrderRow {}
 impl ToSchema for TransitionRow {}

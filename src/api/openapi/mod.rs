@@ -54,11 +54,11 @@ use super::{
 };
 use crate::{
     call::{
-        CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, ProjectId,
-        Rank, Relation, Status,
-        machine::{DispositionRow, EventRow, RelationRow, StatusRow, TransitionRow},
+        CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, Order,
+        ProjectId, Rank, Relation, Status, TimeProblem,
+        machine::{DispositionRow, EventRow, OrderRow, RelationRow, StatusRow, TransitionRow},
     },
-    recho::proof::{SIGNATURE_HEADER, TIMESTAMP_HEADER},
+    recho::auth::{SIGNATURE_HEADER, TIMESTAMP_HEADER},
 };
 pub(super) use delivery::Sent;
 
@@ -75,7 +75,7 @@ pub(super) const API_KEY: &str = "api_key";
     ),
     servers((url = "/", description = "where this document comes from")),
     paths(
-        webhooks::take,
+        webhooks::receive,
         list::list,
         calls::show,
         history::show,
@@ -103,9 +103,9 @@ pub(super) const API_KEY: &str = "api_key";
         (name = "operations", description = "How the service fares, and what it is."),
     ),
     components(schemas(
-        CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, ProjectId,
-        Rank, Relation, Status, StatusRow, EventRow, DispositionRow, RelationRow, TransitionRow,
-        Body, Sent, Data, OutcomesRow, DurationsRow, ConcurrencyRow, ErrorsRow, CoverageRow,
+        CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, Order,
+        ProjectId, Rank, Relation, Status, TimeProblem, StatusRow, EventRow, DispositionRow,
+        RelationRow, OrderRow, TransitionRow, Body, Sent, Data, OutcomesRow, DurationsRow, ConcurrencyRow, ErrorsRow, CoverageRow,
     )),
     modifiers(&Schemes),
 )]

@@ -12,8 +12,8 @@ use utoipa::{
 
 use super::Sent;
 use crate::call::{
-    CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, ProjectId,
-    Rank, Relation, Status, id::MAX_CHARS,
+    CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, Order,
+    ProjectId, Rank, Relation, Status, TimeProblem, id::MAX_CHARS,
 };
 
 /// Schemas of identifiers.
@@ -42,7 +42,7 @@ macro_rules! identifiers {
 const NO_CONTROL_CHARACTER: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 
 identifiers! {
-    ProjectId: "The customer's project at the provider: a UUID in practice, `default` where a delivery names none.",
+    ProjectId: "The customer's project at the provider: a UUID in practice; where a delivery names none, the endpoint's `default_project`, else `default`.",
         "3c9acfb1-c6b7-4bbc-b6c3-628af54d56c1";
     CallId: "The provider's name of a call, unique within its project only.", "call-1";
     CallSid: "The telephony provider's id of one dial.", "CA1";
@@ -76,8 +76,10 @@ named! {
     Direction as "Direction": "Who dialled: the platform the party, or the party the platform.";
     Status as "Status": "Where a call stands: the event type without its prefix. `UNKNOWN` while only events of unknown types have come.";
     Disposition as "Disposition": "What the state machine did with an event; `GET /state-machine` explains each.";
-    Kind as "StatusKind": "What may still become of a call in a status.";
+    TimeProblem as "TimeProblem": "Why the time that an event states is not used: it is in no format that is read, or before the year 2000 or more than 5 minutes after its receipt.";
+    Kind as "StatusKind": "How a call may leave a status.";
     Relation as "Relation": "How an event relates to the attempts of its call; `GET /state-machine` explains each.";
+    Order as "Order": "Whether the provider's clock proves that an event happened after the one that gave the call its status; `GET /state-machine` explains each.";
     KnownEvent as "KnownEvent": "One of the event types that the state machine knows.";
 }
 

@@ -23,8 +23,8 @@ use crate::{
         openapi::{answers::BadParameter, example},
     },
     store::reports::{
-        Asked, Cell, Group,
-        concurrency::{Sweep, standing, sweep, turned_away},
+        Cell, Group, ReportQuery,
+        concurrency::{Sweep, in_conversation, sweep, turned_away},
     },
 };
 
@@ -86,16 +86,16 @@ pub(in crate::api) async fn show(
 
 /// The report.
 async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
-    let asked = question.asked();
-    let turned_away = turned_away(&mut look.tx, &asked).await?;
+    let query = question.query();
+    let turned_away = turned_away(&mut look.tx, &query).await?;
     // What is to come is not known: calls count until now.
     let until = question.to.min(question.now).max(question.from);
-    let passed = Asked { to: until, ..asked };
+    let passed = ReportQuery { to: until, ..query };
     let sweeps = sweep(&mut look.tx, &passed).await?;
-    let standing = standing(&mut look.tx, &passed).await?;
+    let now = in_conversation(&mut look.tx, &passed).await?;
 
     let mut levels: BTreeMap<Group, i64> =
-        standing.into_iter().map(|standing| (standing.group, standing.calling)).collect();
+        now.into_iter().map(|now| (now.group, now.calls)).collect();
     for sweep in &sweeps {
         *levels.entry(sweep.cell.group.clone()).or_default() -= sweep.change;
     }

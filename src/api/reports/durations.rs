@@ -20,8 +20,10 @@ use crate::{
         caller::Caller,
         openapi::{answers::BadParameter, example},
     },
-    call::Status,
-    store::reports::durations::{Percentile, Stay, durations},
+    store::reports::{
+        StatusName,
+        durations::{Durations, Percentile, durations},
+    },
 };
 
 /// What the time from the first event of a call to its end is called among the
@@ -49,18 +51,18 @@ pub(in crate::api) struct DurationsRow {
 }
 
 impl DurationsRow {
-    fn of(place: Place, status: String, stay: Option<&Stay>) -> Self {
-        let percentile = |at: f64, of: fn(&Stay) -> Percentile| {
-            stay.map(|stay| interpolated(at, stay.count, of(stay)))
+    fn of(place: Place, status: String, durations: Option<&Durations>) -> Self {
+        let percentile = |at: f64, of: fn(&Durations) -> Percentile| {
+            durations.map(|it| interpolated(at, it.count, of(it)))
         };
         Self {
             place,
             status,
-            count: stay.map_or(0, |stay| stay.count),
-            mean_seconds: stay.map(|stay| stay.mean),
-            p50_seconds: percentile(0.5, |stay| stay.p50),
-            p90_seconds: percentile(0.9, |stay| stay.p90),
-            p99_seconds: percentile(0.99, |stay| stay.p99),
+            count: durations.map_or(0, |it| it.count),
+            mean_seconds: durations.map(|it| it.mean),
+            p50_seconds: percentile(0.5, |it| it.p50),
+            p90_seconds: percentile(0.9, |it| it.p90),
+            p99_seconds: percentile(0.99, |it| it.p99),
         }
     }
 }
@@ -127,19 +129,19 @@ pub(in crate::api) async fn show(
 
 /// The report.
 async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
-    let stays = durations(&mut look.tx, &question.asked()).await?;
-    let seen: BTreeSet<&str> = stays.iter().map(|stay| stay.status).collect();
-    let statuses = Status::ALL.iter().map(|status| status.as_str());
-    let statuses: Vec<&str> =
-        statuses.filter(|status| seen.contains(status)).chain([TOTAL]).collect();
-    let cells = question.cells(stays.iter().map(|stay| stay.cell.group.clone()), statuses.len())?;
+    let found = durations(&mut look.tx, &question.query()).await?;
+    let seen: BTreeSet<&StatusName> = found.iter().filter_map(|it| it.status.as_ref()).collect();
+    let statuses: Vec<Option<&StatusName>> = seen.into_iter().map(Some).chain([None]).collect();
+    let groups = found.iter().map(|it| it.cell.group.clone());
+    let cells = question.cells(groups, statuses.len())?;
     let found: BTreeMap<_, _> =
-        stays.iter().map(|stay| ((&stay.cell, stay.status), stay)).collect();
+        found.iter().map(|it| ((&it.cell, it.status.as_ref()), it)).collect();
     let rows = cells.iter().flat_map(|cell| {
         let (question, found) = (&question, &found);
         statuses.iter().map(move |status| {
-            let stay = found.get(&(cell, *status)).copied();
-            DurationsRow::of(question.place(cell), (*status).to_owned(), stay)
+            let name = status.map_or(TOTAL, |status| &status.name).to_owned();
+            let durations = found.get(&(cell, *status)).copied();
+            DurationsRow::of(question.place(cell), name, durations)
         })
     });
     let rows = rows.collect();

@@ -88,7 +88,7 @@ pub(in crate::api) async fn show(
 
 /// The report.
 async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
-    let errors = errors(&mut look.tx, &question.asked()).await?;
+    let errors = errors(&mut look.tx, &question.query()).await?;
     let kinds: BTreeSet<_> = errors.iter().map(|errors| (&errors.code, &errors.phase)).collect();
     let groups = errors.iter().map(|errors| errors.cell.group.clone());
     let cells = question.cells(groups, kinds.len())?;

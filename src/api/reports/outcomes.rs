@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, Uri},
     response::Response,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::{
@@ -22,8 +22,8 @@ use crate::{
     },
     call::Status,
     store::reports::{
-        Cell,
-        outcomes::{Outcome, outcomes},
+        Cell, StatusName,
+        outcomes::{OutcomeCount, outcomes},
     },
 };
 
@@ -45,30 +45,50 @@ pub(in crate::api) struct OutcomesRow {
     /// The share of the completed ones among those that have ended; null where none has.
     #[schema(minimum = 0, maximum = 1)]
     completion_rate: Option<f64>,
-    /// How many of them are in each status that any call of the report is in.
-    by_status: BTreeMap<Status, u64>,
-    /// How many dials they had.
+    /// How many of them are in each status that any of them is in.
+    #[serde(serialize_with = "by_name")]
+    #[schema(value_type = BTreeMap<Status, u64>)]
+    by_status: BTreeMap<StatusName, u64>,
+    /// How many attempts they have. An attempt may never have been dialed.
     attempts: u64,
-    /// How many of these came to each status that any dial of the report came to.
-    attempts_by_status: BTreeMap<Status, u64>,
+    /// How many of these are in each status that any of them is in.
+    #[serde(serialize_with = "by_name")]
+    #[schema(value_type = BTreeMap<Status, u64>)]
+    attempts_by_status: BTreeMap<StatusName, u64>,
+}
+
+/// Counts with the names of the statuses as keys.
+fn by_name<S: Serializer>(
+    counts: &BTreeMap<StatusName, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.iter().map(|(status, count)| (&status.name, count)))
 }
 
 impl OutcomesRow {
-    fn of(place: Place, by_status: BTreeMap<Status, u64>, attempts: BTreeMap<Status, u64>) -> Self {
-        let terminal = by_status.iter().filter(|(status, _)| status.is_terminal());
-        let (calls, terminal) = (by_status.values().sum(), terminal.map(|(_, calls)| calls).sum());
-        let completed = by_status.get(&Status::Completed).copied().unwrap_or_default();
+    fn of(place: Place, counts: Vec<OutcomeCount>) -> Self {
+        let sum = |is_counted: fn(&OutcomeCount) -> bool| -> u64 {
+            counts.iter().filter(|it| !it.of_attempts && is_counted(it)).map(|it| it.count).sum()
+        };
+        let (calls, terminal) = (sum(|_| true), sum(|it| it.is_terminal));
+        let (completed, completed_with_errors) =
+            (sum(|it| it.is_completed), sum(|it| it.completed_with_errors));
+        let (mut by_status, mut attempts_by_status) = (BTreeMap::new(), BTreeMap::new());
+        for OutcomeCount { of_attempts, status, count, .. } in counts {
+            let counted = if of_attempts { &mut attempts_by_status } else { &mut by_status };
+            *counted.entry(status).or_default() += count;
+        }
         Self {
             place,
             calls,
             live: calls - terminal,
             terminal,
             completed,
-            completed_with_errors: 0,
+            completed_with_errors,
             completion_rate: (terminal > 0).then(|| ratio(completed, terminal)),
             by_status,
-            attempts: attempts.values().sum(),
-            attempts_by_status: attempts,
+            attempts: attempts_by_status.values().sum(),
+            attempts_by_status,
         }
     }
 }
@@ -83,7 +103,7 @@ impl Row for OutcomesRow {
         let totals =
             ["calls", "live", "terminal", "completed", "completed_with_errors", "completion_rate"];
         let by_status = Status::ALL.iter().map(|status| format!("by_status.{status}"));
-        let of_attempts = Status::ALL.iter().filter(|status| is_of_attempt(**status));
+        let of_attempts = Status::ALL.iter().filter(|status| belongs_to_attempt(**status));
         let of_attempts = of_attempts.map(|status| format!("attempts_by_status.{status}"));
         let totals = totals.into_iter().map(str::to_owned);
         totals.chain(by_status).chain(["attempts".to_owned()]).chain(of_attempts).collect()
@@ -94,8 +114,10 @@ impl Row for OutcomesRow {
     }
 
     fn values(&self) -> Vec<String> {
-        let of = |counts: &BTreeMap<Status, u64>, status| {
-            counts.get(status).copied().unwrap_or_default().to_string()
+        let of = |counts: &BTreeMap<StatusName, u64>, status: &Status| {
+            let mut counts = counts.iter();
+            let found = counts.find(|(counted, _)| counted.id == status.id());
+            found.map_or(0, |(_, count)| *count).to_string()
         };
         let mut values = vec![
             self.calls.to_string(),
@@ -107,14 +129,14 @@ impl Row for OutcomesRow {
         ];
         values.extend(Status::ALL.iter().map(|status| of(&self.by_status, status)));
         values.push(self.attempts.to_string());
-        let of_attempts = Status::ALL.iter().filter(|status| is_of_attempt(**status));
+        let of_attempts = Status::ALL.iter().filter(|status| belongs_to_attempt(**status));
         values.extend(of_attempts.map(|status| of(&self.attempts_by_status, status)));
         values
     }
 }
 
-fn is_of_attempt(status: Status) -> bool {
-    status.is_of_attempt()
+fn belongs_to_attempt(status: Status) -> bool {
+    status.belongs_to_attempt()
 }
 
 /// What became of calls
@@ -149,30 +171,20 @@ pub(in crate::api) async fn show(
 
 /// The report.
 async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
-    let outcomes = outcomes(&mut look.tx, &question.asked()).await?;
+    let outcomes = outcomes(&mut look.tx, &question.query()).await?;
     let rows = rows(&question, outcomes)?;
     answer(question, rows)
 }
 
-fn rows(question: &Question, outcomes: Vec<Outcome>) -> Result<Vec<OutcomesRow>, Problem> {
+fn rows(question: &Question, outcomes: Vec<OutcomeCount>) -> Result<Vec<OutcomesRow>, Problem> {
     let groups: Vec<_> = outcomes.iter().map(|outcome| outcome.cell.group.clone()).collect();
-    let mut counted: BTreeMap<Cell, Vec<Outcome>> = BTreeMap::new();
+    let mut counted: BTreeMap<Cell, Vec<OutcomeCount>> = BTreeMap::new();
     for outcome in outcomes {
         counted.entry(outcome.cell.clone()).or_default().push(outcome);
     }
     let cells = question.cells(groups, 1)?.into_iter();
     let rows = cells.map(|cell| {
-        let (mut by_status, mut attempts) = (BTreeMap::new(), BTreeMap::new());
-        let mut completed_with_errors = 0;
-        for outcome in counted.remove(&cell).unwrap_or_default() {
-            let counts = if outcome.of_attempts { &mut attempts } else { &mut by_status };
-            *counts.entry(outcome.status).or_default() += outcome.count;
-            if outcome.completed_with_errors {
-                completed_with_errors += outcome.count;
-            }
-        }
-        let row = OutcomesRow::of(question.place(&cell), by_status, attempts);
-        OutcomesRow { completed_with_errors, ..row }
+        OutcomesRow::of(question.place(&cell), counted.remove(&cell).unwrap_or_default())
     });
     Ok(rows.collect())
 }

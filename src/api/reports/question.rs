@@ -27,7 +27,7 @@ use crate::{
         query::{Query, list_parameter, parameter, read_instant, read_name},
     },
     call::{Direction, ProjectId, named},
-    store::reports::{self, Asked, Cell, Group, span},
+    store::reports::{self, Cell, Group, ReportQuery, span},
 };
 
 /// The most buckets of a report.
@@ -258,8 +258,8 @@ impl Question {
     }
 
     /// The question as the store takes it.
-    pub(super) fn asked(&self) -> Asked<'_> {
-        Asked {
+    pub(super) fn query(&self) -> ReportQuery<'_> {
+        ReportQuery {
             from: self.from,
             to: self.to,
             starts: &self.starts,

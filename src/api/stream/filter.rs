@@ -1,4 +1,4 @@
-//! Which messages somebody listens to.
+//! Which events a stream selects.
 
 use std::collections::BTreeSet;
 
@@ -17,14 +17,14 @@ use crate::{
         query::{Query, parameter, read_name, read_statuses, statuses_parameter},
     },
     call::{CallId, Direction, ProjectId, Status},
-    store::stream::Message,
+    store::events::feed::FeedEvent,
 };
 
-/// What a message must be about.
+/// The filter of a stream.
 #[derive(Debug)]
 pub(super) struct Filter {
     pub(super) call_id: Option<CallId>,
-    /// Those that the caller may see, of which the one it asked for.
+    /// The projects that the caller may see, or the requested one of them.
     pub(super) projects: Projects,
     direction: Option<Direction>,
     statuses: Option<BTreeSet<Status>>,
@@ -41,12 +41,12 @@ impl Filter {
         }
     }
 
-    /// Whether a message is about what was asked for.
-    pub(super) fn takes(&self, message: &Message) -> bool {
-        self.call_id.as_ref().is_none_or(|it| *it == message.key.call_id)
-            && self.projects.contains(&message.key.project_id)
-            && self.direction.is_none_or(|it| Some(it) == message.direction)
-            && self.statuses.as_ref().is_none_or(|them| them.contains(&message.status))
+    /// Whether it selects an event.
+    pub(super) fn selects(&self, event: &FeedEvent) -> bool {
+        self.call_id.as_ref().is_none_or(|it| *it == event.key.call_id)
+            && self.projects.contains(&event.key.project_id)
+            && self.direction.is_none_or(|it| Some(it) == event.direction)
+            && self.statuses.as_ref().is_none_or(|them| them.contains(&event.status))
     }
 }
 
@@ -60,16 +60,16 @@ impl IntoParams for Filtering {
             parameter(
                 "project_id",
                 query.clone(),
-                "The project whose calls are told.",
+                "The project of the calls.",
                 Ref::from_schema_name(ProjectId::name()),
             ),
             parameter(
                 "direction",
                 query,
-                "Who dialled the calls that are told.",
+                "The direction of the calls.",
                 Ref::from_schema_name(Direction::name()),
             ),
-            statuses_parameter("The statuses of calls that are told, separated by commas."),
+            statuses_parameter("The statuses of the calls after the event."),
         ]
     }
 }

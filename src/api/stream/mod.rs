@@ -1,29 +1,30 @@
-//! `GET /stream`, `GET /calls/{call_id}/stream`: events as they are stored, by
-//! any instance, as [Server-Sent Events]; and waiting for a call to end.
+//! `GET /stream`, `GET /calls/{call_id}/stream`: events as they are stored, by any
+//! instance, as [Server-Sent Events]; and waiting for a call to end.
 //!
-//! | file | holds |
+//! | module | owns |
 //! | --- | --- |
-//! | `hub` | the one connection that hears of what is stored, and tells all here |
-//! | `page` | what was stored together, written once for all who listen |
-//! | `filter` | which of it somebody listens to |
-//! | `listener` | one who listens: reads up from where it was, then hears the hub |
-//! | `wait` | those who wait for a call to end |
+//! | `dispatcher` | reading the change feed, once for all streams and waits of the instance |
+//! | `page` | a page of the feed as Server-Sent Events, written once for all streams |
+//! | `filter` | which events a stream selects |
+//! | `subscription` | one open stream: catches up from its position, then receives pages |
+//! | `wait` | requests that wait for a call to end |
 //!
-//! What always holds: a message for each event that was stored, none left out and
-//! none told twice, in one order that every instance keeps, however transactions
-//! commit; who comes back with `Last-Event-ID` goes on behind it. Memory is bounded
-//! by the pages that are kept for who reads slowly; who falls behind them is told
-//! so and let go. A stream that is ended by us says why.
+//! What always holds: a message for each event that is stored, none left out, none sent
+//! twice, in the order of commits, which is the same at every instance; a client that
+//! resumes with `Last-Event-ID` gets what follows it, or `event: reset` where that
+//! position is not one of this feed. Memory is bounded by the pages that are kept for
+//! slow clients; a client that falls behind them gets a last message and is
+//! disconnected. A stream that the service ends says why.
 //!
-//! Deliberately absent: SQL. What follows from a late event for those after it is
-//! no event: a stream tells each once, as its call stood when it was stored.
+//! Deliberately absent: SQL. A late event may change the disposition of earlier ones;
+//! that is no event of its own.
 //!
 //! [Server-Sent Events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
+mod dispatcher;
 mod filter;
-mod hub;
-mod listener;
 pub(super) mod page;
+mod subscription;
 mod wait;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -59,104 +60,110 @@ use super::{
 use crate::{
     call::{CallId, ProjectId},
     store::{
-        Buckets,
-        calls::Wanted,
-        stream::{self, Bookmark},
+        calls::find::CallQuery,
+        events::feed::{self, FeedHead, FeedPosition},
     },
 };
+use dispatcher::Dispatcher;
 use filter::{Filter, Filtering};
-use hub::Hub;
-use listener::Listener;
 use page::{End, Page, read_id};
+use subscription::Subscription;
 use wait::Waits;
 pub(super) use wait::{Waiting, find_ended, read_wait};
 
-/// How many pages are kept for who reads slowly. The hub sends fifty a second at
-/// most: five seconds' worth, and more where less comes.
+/// The number of pages that are kept for slow clients. The dispatcher publishes at most
+/// fifty a second: five seconds' worth, and more where there are fewer.
 const MAX_PAGES: usize = 256;
 
-/// How many listeners read up at once, over connections that only they have.
+/// The number of subscriptions that catch up at once, over connections of their own.
 const READERS: u32 = 2;
 
-/// How many of those who wait look for their call at once; so that questions
-/// still find room when all of them do.
+/// The number of waits that look up their call at once, so that other requests still
+/// find room when all of them do.
 const LOOKERS: usize = lookup::MAX_WAITING / 4;
 
-/// How long the hub may take to begin.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the dispatcher may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// What all who listen are told: a page, or why their streams end.
-type Told = Result<Arc<Page>, End>;
+/// What the dispatcher publishes to all subscriptions.
+#[derive(Debug, Clone)]
+enum Published {
+    /// Events.
+    Page(Arc<Page>),
+    /// The feed was reset; this is its end.
+    Reset(FeedHead),
+    /// All streams end.
+    End(End),
+}
 
-/// Where to listen and to wait.
+/// The streams of this instance.
 #[derive(Debug, Clone)]
 pub struct Streams(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// What is told. Who holds a receiver listens, and the hub reads for it.
-    pages: broadcast::Sender<Told>,
-    /// Up to where all was told; `None` while nobody listens. It changes together
-    /// with what is sent, under its lock.
-    tip: watch::Sender<Option<Bookmark>>,
+    /// What the dispatcher publishes. Its receivers are the subscriptions.
+    published: broadcast::Sender<Published>,
+    /// The position up to which everything was published; `None` while the dispatcher is
+    /// not needed. It changes together with what is published, under its lock.
+    position: watch::Sender<Option<FeedPosition>>,
     waits: Waits,
-    /// Wakes the hub: somebody came.
+    /// Wakes the dispatcher.
     demand: Notify,
-    /// One for each who may listen or wait.
-    places: Arc<Semaphore>,
-    /// Connections to read up by, and a turn for each.
+    /// A permit for each stream or wait that may still be added.
+    permits: Arc<Semaphore>,
+    /// Connections for catching up, and a permit for each.
     reading: PgPool,
     readers: Semaphore,
     lookers: Semaphore,
     stopping: watch::Sender<bool>,
-    counters: Counters,
+    metrics: Metrics,
 }
 
-/// The hub behind [`Streams`].
+/// The running dispatcher of [`Streams`].
 #[derive(Debug)]
-pub struct Hearing(JoinHandle<()>);
+pub struct Dispatching(JoinHandle<()>);
 
-impl Hearing {
-    /// Waits until it has ended, as it does when it is to stop.
+impl Dispatching {
+    /// Waits until it has ended, which it does when it is to stop.
     pub async fn finish(self) {
         if let Err(panicked) = self.0.await {
-            tracing::error!("the hub of the streams ended: {panicked}");
+            tracing::error!("the dispatcher of the streams ended: {panicked}");
         }
     }
 }
 
 impl Streams {
-    /// Begins to tell those who will come, so many at once, until `stop`. Nobody
-    /// connects to the database before somebody comes.
+    /// Starts the dispatcher, for at most so many streams and waits, until `stop`. It
+    /// connects to the database when it is first needed.
     #[must_use]
     pub fn start(
         options: &PgConnectOptions,
-        buckets: Buckets,
         max_listeners: usize,
         stop: impl Future<Output = ()> + Send + 'static,
-    ) -> (Self, Hearing) {
+    ) -> (Self, Dispatching) {
         let streams = Self(Arc::new(Inner {
-            pages: broadcast::Sender::new(MAX_PAGES),
-            tip: watch::Sender::new(None),
+            published: broadcast::Sender::new(MAX_PAGES),
+            position: watch::Sender::new(None),
             waits: Waits::default(),
             demand: Notify::new(),
-            places: Arc::new(Semaphore::new(max_listeners.min(Semaphore::MAX_PERMITS))),
-            reading: stream::connections(options, READERS),
+            permits: Arc::new(Semaphore::new(max_listeners.min(Semaphore::MAX_PERMITS))),
+            reading: feed::connections(options, READERS),
             readers: Semaphore::new(READERS as usize),
             lookers: Semaphore::new(LOOKERS),
             stopping: watch::Sender::new(false),
-            counters: Counters::default(),
+            metrics: Metrics::default(),
         }));
-        let hub = Hub::new(streams.clone(), options.clone(), buckets);
-        (streams, Hearing(tokio::spawn(hub.run(stop))))
+        let dispatcher = Dispatcher::new(streams.clone(), options.clone());
+        (streams, Dispatching(tokio::spawn(dispatcher.run(stop))))
     }
 
-    /// What it counts, to be registered.
+    /// Its metrics, to be registered.
     #[must_use]
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let Counters { listeners, waits, messages, ends } = &self.0.counters;
+        let Metrics { listeners, waits, messages, ends } = &self.0.metrics;
         vec![
             Box::new(listeners.clone()),
             Box::new(waits.clone()),
@@ -165,42 +172,42 @@ impl Streams {
         ]
     }
 
-    /// A place to listen or to wait in.
-    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.0.places)
-            .try_acquire_owned()
-            .map_err(|_| Problem::unavailable("As many listen and wait as may.", None))
+    /// A permit for a stream or a wait.
+    fn permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.0.permits).try_acquire_owned().map_err(|_| {
+            Problem::unavailable("The limit of open streams and waits is reached.", None)
+        })
     }
 
-    /// What is told from here on, and where that is.
-    async fn subscribe(&self) -> Result<(broadcast::Receiver<Told>, Bookmark), Problem> {
-        let mut tips = self.0.tip.subscribe();
-        let (pages, tip) = {
-            // While this is held nothing is sent, and the hub does not forget where it is.
-            let tip = tips.borrow_and_update();
-            (self.0.pages.subscribe(), *tip)
+    /// A receiver of what is published from now on, and the position after which it goes on.
+    async fn subscribe(&self) -> Result<(broadcast::Receiver<Published>, FeedPosition), Problem> {
+        let mut positions = self.0.position.subscribe();
+        let (published, position) = {
+            // While this is held nothing is published, and the dispatcher keeps its position.
+            let position = positions.borrow_and_update();
+            (self.0.published.subscribe(), *position)
         };
-        if let Some(tip) = tip {
-            return Ok((pages, tip));
+        if let Some(position) = position {
+            return Ok((published, position));
         }
         self.0.demand.notify_one();
         let mut stopping = self.stopping();
-        let begun = tokio::select! {
+        let started = tokio::select! {
             biased;
             () = stopped(&mut stopping) => {
                 return Err(Problem::unavailable("The service is stopping.", None));
             }
-            begun = timeout(PATIENCE, tips.wait_for(Option::is_some)) => begun,
+            started = timeout(START_TIMEOUT, positions.wait_for(Option::is_some)) => started,
         };
-        let tip = begun.ok().and_then(Result::ok).and_then(|tip| *tip);
-        let tip = tip.ok_or_else(|| {
-            let cause = format!("the streams did not begin within {PATIENCE:?}");
+        let position = started.ok().and_then(Result::ok).and_then(|position| *position);
+        let position = position.ok_or_else(|| {
+            let cause = format!("the dispatcher did not start within {START_TIMEOUT:?}");
             Problem::unavailable("The database is away.", Some(cause))
         })?;
-        Ok((pages, tip))
+        Ok((published, position))
     }
 
-    /// Tells when it stops.
+    /// Becomes true when the service stops.
     fn stopping(&self) -> watch::Receiver<bool> {
         self.0.stopping.subscribe()
     }
@@ -212,29 +219,30 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// What is counted.
+/// The metrics of the streams.
 #[derive(Debug, Clone)]
-struct Counters {
+struct Metrics {
     listeners: IntGauge,
     waits: IntGauge,
     messages: IntCounter,
     ends: IntCounterVec,
 }
 
-impl Default for Counters {
+impl Default for Metrics {
     fn default() -> Self {
         let gauge = |name, help| IntGauge::new(name, help).expect("the name is well-formed");
-        let ends = Opts::new("callstate_stream_ends_total", "Streams that were ended, by why.");
+        let ends =
+            Opts::new("callstate_stream_ends_total", "Streams that the service ended, by reason.");
         let ends = IntCounterVec::new(ends, &["reason"]).expect("the names are well-formed");
         for end in End::ALL {
             ends.with_label_values(&[end.as_str()]);
         }
         Self {
             listeners: gauge("callstate_stream_listeners", "Streams that are open."),
-            waits: gauge("callstate_call_waits", "Questions that wait for their call to end."),
+            waits: gauge("callstate_call_waits", "Requests that wait for a call to end."),
             messages: IntCounter::new(
                 "callstate_stream_messages_total",
-                "Messages that were handed to those who listen, one for each and event.",
+                "Messages sent to streams, one for each stream and event.",
             )
             .expect("the name is well-formed"),
             ends,
@@ -242,7 +250,7 @@ impl Default for Counters {
     }
 }
 
-/// One more, as long as it lives.
+/// Counts one more while it lives.
 #[derive(Debug)]
 struct Counted(IntGauge);
 
@@ -264,16 +272,16 @@ pub(super) struct LastEventId;
 
 impl IntoParams for LastEventId {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let meaning = "The id of the last message that was heard: the stream goes on behind it. \
+        let meaning = "The id of the last message that was received: the stream goes on after it. \
                        Without one it begins now.";
-        let id = ObjectBuilder::new().schema_type(Type::String).examples(["1-65199d8a01a37-872-0"]);
+        let id = ObjectBuilder::new().schema_type(Type::String).examples(["1f0c53a8d2e4-872"]);
         vec![parameter("Last-Event-ID", ParameterIn::Header, meaning, id)]
     }
 }
 
-/// What a stream says.
-const EXAMPLE: &str = "retry: 1000\n:\nid: 1-65199d8a01a37-871-2147483647\n\n\
-    event: call\nid: 1-65199d8a01a37-872-0\ndata: \
+/// An example of a stream.
+const EXAMPLE: &str = "retry: 1000\n:\nid: 1f0c53a8d2e4-871\n\n\
+    event: call\nid: 1f0c53a8d2e4-872\ndata: \
     {\"call_id\":\"call-1\",\"project_id\":\"demo\",\"direction\":\"outbound\",\"status\":\"BUSY\",\
     \"terminal\":true,\"attempt_count\":1,\"has_errors\":false,\
     \"event_id\":\"e8d03a13-0464-8de5-882b-0be019b4c8d7\",\"event_type\":\"OUTBOUND_CALL_BUSY\",\
@@ -281,10 +289,12 @@ const EXAMPLE: &str = "retry: 1000\n:\nid: 1-65199d8a01a37-871-2147483647\n\n\
 
 /// Events as they are stored
 ///
-/// Server-Sent Events: `event: call` for each event that is stored, by any instance, with the call as
-/// it then stood: a `StreamMessage`. None is left out and none told twice; the order is the same for
-/// all. A stream that the service ends says why in a last `event: end`, as `{"reason": "stopping"}`:
-/// `too_slow`, `key_refused`, `stopping` or `unavailable`.
+/// Server-Sent Events: `event: call` for each event that is stored, by any instance, with its call
+/// after it: a `StreamMessage`. None is left out and none sent twice, in the order of commits. Where
+/// `Last-Event-ID` is not a position of this feed, because the database was restored or lost events,
+/// the stream begins with `event: reset`, as `{"reason": "other_feed", "head": "1f0c53a8d2e4-872"}`
+/// (or `beyond_head`), and goes on from `head`. A stream that the service ends says why in a last
+/// `event: end`, as `{"reason": "stopping"}`: `too_slow`, `key_refused`, `stopping` or `unavailable`.
 #[utoipa::path(
     get,
     path = "/stream",
@@ -292,7 +302,7 @@ const EXAMPLE: &str = "retry: 1000\n:\nid: 1-65199d8a01a37-871-2147483647\n\n\
     tag = "calls",
     params(Filtering, LastEventId),
     responses(
-        (status = 200, description = "A stream that goes on.", body = String,
+        (status = 200, description = "A stream that stays open.", body = String,
          content_type = "text/event-stream", example = json!(EXAMPLE)),
         BadParameter,
     ),
@@ -309,12 +319,12 @@ pub(super) async fn all(
     let filter = Filter::read(&mut query, &caller, None);
     let last_id = read_last_id(&mut query, &headers);
     query.finish()?;
-    Ok(Listener::open(&service, filter, pass, last_id).await?.answer())
+    Ok(Subscription::open(&service, filter, pass, last_id).await?.respond())
 }
 
 /// The events of one call as they are stored
 ///
-/// As `GET /stream`, of one call. It need not be known yet: its stream is silent until it is.
+/// As `GET /stream`, of one call. The call need not exist yet: its stream is silent until it does.
 #[utoipa::path(
     get,
     path = "/calls/{call_id}/stream",
@@ -322,7 +332,7 @@ pub(super) async fn all(
     tag = "calls",
     params(CallIdInPath, Filtering, LastEventId),
     responses(
-        (status = 200, description = "A stream that goes on.", body = String,
+        (status = 200, description = "A stream that stays open.", body = String,
          content_type = "text/event-stream", example = json!(EXAMPLE)),
         NoOneCall,
     ),
@@ -340,13 +350,13 @@ pub(super) async fn of_call(
     let filter = Filter::read(&mut query, &caller, Some(call_id.clone()));
     let last_id = read_last_id(&mut query, &headers);
     query.finish()?;
-    let wanted = Wanted { call_id: call_id.clone(), projects: filter.projects.clone() };
-    let found = service.lookup.find(wanted).await?;
+    let query = CallQuery { call_id: call_id.clone(), projects: filter.projects.clone() };
+    let found = service.lookup.find(query).await?;
     at_most_one(found, &call_id, |stored| &stored.key.project_id)?;
-    Ok(Listener::open(&service, filter, pass, last_id).await?.answer())
+    Ok(Subscription::open(&service, filter, pass, last_id).await?.respond())
 }
 
-/// The call is one of several, or is not named well.
+/// The call is ambiguous, or a parameter is invalid.
 pub(super) struct NoOneCall;
 
 impl IntoResponses for NoOneCall {
@@ -359,12 +369,12 @@ impl IntoResponses for NoOneCall {
     }
 }
 
-/// The place behind which a client goes on.
-fn read_last_id(query: &mut Query, headers: &HeaderMap) -> Option<Bookmark> {
+/// The position after which a client resumes.
+fn read_last_id(query: &mut Query, headers: &HeaderMap) -> Option<FeedPosition> {
     let given = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty())?;
     let read = given.to_str().ok().and_then(read_id);
     if read.is_none() {
-        query.fault("Last-Event-ID", "is no id of this stream");
+        query.fault("Last-Event-ID", "is not an id of a stream");
     }
     read
 }

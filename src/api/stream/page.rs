@@ -1,5 +1,4 @@
-//! What was stored together, as Server-Sent Events: written once, for all who
-//! listen.
+//! A page of the change feed as Server-Sent Events, written once for all streams.
 
 use std::ops::Range;
 
@@ -12,22 +11,19 @@ use uuid::Uuid;
 use super::filter::Filter;
 use crate::{
     call::{CallId, Direction, Disposition, ProjectId, Status},
-    store::{
-        epoch,
-        stream::{Bookmark, Message},
-    },
+    store::events::feed::{Discontinuity, FeedEvent, FeedPosition},
 };
 
-/// Why we end a stream.
+/// Why the service ends a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Its reader fell behind what is kept for who reads slowly.
+    /// Its client fell behind the pages that are kept.
     TooSlow,
-    /// Its key is no longer good.
+    /// Its key is no longer valid.
     KeyRefused,
     /// The service stops.
     Stopping,
-    /// What it missed cannot be read.
+    /// The feed cannot be read.
     Unavailable,
 }
 
@@ -35,7 +31,7 @@ impl End {
     pub(super) const ALL: [Self; 4] =
         [Self::TooSlow, Self::KeyRefused, Self::Stopping, Self::Unavailable];
 
-    /// As clients are told.
+    /// The reason as it is sent.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::TooSlow => "too_slow",
@@ -78,17 +74,17 @@ pub(in crate::api) struct Data<'a> {
     updated_at: DateTime<Utc>,
 }
 
-/// Messages in their order, and their text.
+/// Events in order, and their text.
 #[derive(Debug)]
 pub(super) struct Page {
     text: Bytes,
-    /// Each with the place where its text ends.
-    messages: Vec<(Message, usize)>,
-    /// Up to where nothing is missing.
-    pub(super) last: Bookmark,
+    /// Each with the end of its text.
+    events: Vec<(FeedEvent, usize)>,
+    /// The position up to which nothing is missing.
+    pub(super) last: FeedPosition,
 }
 
-/// Some of a page.
+/// A part of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Selection {
     pub(super) text: Bytes,
@@ -96,33 +92,33 @@ pub(super) struct Selection {
 }
 
 impl Page {
-    /// Writes messages, which are all up to `last`.
-    pub(super) fn of(messages: Vec<Message>, last: Bookmark) -> Self {
-        let mut text = String::with_capacity(messages.len() * 512);
-        let messages = messages
+    /// Writes events, which are all up to `last`.
+    pub(super) fn of(events: Vec<FeedEvent>, last: FeedPosition) -> Self {
+        let mut text = String::with_capacity(events.len() * 512);
+        let events = events
             .into_iter()
-            .map(|message| {
-                write_message(&mut text, &message);
-                (message, text.len())
+            .map(|event| {
+                write_event(&mut text, last.feed_id, &event);
+                (event, text.len())
             })
             .collect();
-        Self { text: text.into(), messages, last }
+        Self { text: text.into(), events, last }
     }
 
-    /// Those of the messages behind a place that a filter takes.
-    pub(super) fn select(&self, after: Bookmark, filter: &Filter) -> Selection {
+    /// The events after a position that a filter selects.
+    pub(super) fn select(&self, after: i64, filter: &Filter) -> Selection {
         let mut parts: Vec<Range<usize>> = Vec::new();
         let mut messages = 0;
-        let mut begin = 0;
-        for (message, end) in &self.messages {
-            if message.at > after && filter.takes(message) {
+        let mut start = 0;
+        for (event, end) in &self.events {
+            if event.position > after && filter.selects(event) {
                 messages += 1;
                 match parts.last_mut() {
-                    Some(part) if part.end == begin => part.end = *end,
-                    _ => parts.push(begin..*end),
+                    Some(part) if part.end == start => part.end = *end,
+                    _ => parts.push(start..*end),
                 }
             }
-            begin = *end;
+            start = *end;
         }
         let text = match parts.as_slice() {
             [part] => self.text.slice(part.clone()),
@@ -137,82 +133,74 @@ impl Page {
     }
 }
 
-fn write_message(text: &mut String, message: &Message) {
+fn write_event(text: &mut String, feed_id: i64, event: &FeedEvent) {
     let data = Data {
-        call_id: &message.key.call_id,
-        project_id: &message.key.project_id,
-        direction: message.direction,
-        status: message.status,
-        terminal: message.status.is_terminal(),
-        attempt_count: message.attempt_count,
-        has_errors: message.has_errors,
-        event_id: message.event_id,
-        event_type: &message.event_type,
-        disposition: message.disposition,
-        updated_at: message.updated_at,
+        call_id: &event.key.call_id,
+        project_id: &event.key.project_id,
+        direction: event.direction,
+        status: event.status,
+        terminal: event.status.is_terminal(),
+        attempt_count: event.attempt_count,
+        has_errors: event.has_errors,
+        event_id: event.event_id,
+        event_type: &event.event_type,
+        disposition: event.disposition,
+        updated_at: event.updated_at,
     };
-    // Its line feeds are escaped, so that it is one line.
-    let data = serde_json::to_string(&data).expect("names, texts and numbers make JSON");
+    // Line feeds in it are escaped, so that it is one line.
+    let data = serde_json::to_string(&data).expect("names, texts and numbers are valid JSON");
     text.push_str("event: call\nid: ");
-    text.push_str(&write_id(message.at));
+    text.push_str(&write_id(FeedPosition { feed_id, position: event.position }));
     text.push_str("\ndata: ");
     text.push_str(&data);
     text.push_str("\n\n");
 }
 
-/// What a stream begins with: how soon to come back after it broke, in
-/// milliseconds, and where it begins.
-pub(super) fn write_beginning(at: Bookmark) -> Bytes {
-    format!("retry: 1000\n{}", heartbeat(at)).into()
+/// The beginning of a stream: how soon to reconnect after it broke, in milliseconds, and
+/// its position.
+pub(super) fn write_beginning(position: FeedPosition) -> Bytes {
+    format!("retry: 1000\n{}", heartbeat(position)).into()
 }
 
-/// A sign of life: a comment, and up to where nothing was missed, so that who
-/// listens to little does not read far when it comes back.
-pub(super) fn write_heartbeat(at: Bookmark) -> Bytes {
-    heartbeat(at).into()
+/// A heartbeat: a comment, and the position up to which nothing was missed, so that a
+/// client that selects few events does not read far when it resumes.
+pub(super) fn write_heartbeat(position: FeedPosition) -> Bytes {
+    heartbeat(position).into()
 }
 
-fn heartbeat(at: Bookmark) -> String {
-    format!(":\nid: {}\n\n", write_id(at))
+fn heartbeat(position: FeedPosition) -> String {
+    format!(":\nid: {}\n\n", write_id(position))
 }
 
-/// The last message of a stream that we end.
+/// The message that the client's position is not one of this feed, whose head is given.
+pub(super) fn write_reset(reason: Discontinuity, head: FeedPosition) -> Bytes {
+    let reason = match reason {
+        Discontinuity::OtherFeed => "other_feed",
+        Discontinuity::BeyondHead => "beyond_head",
+    };
+    let head = write_id(head);
+    format!("event: reset\nid: {head}\ndata: {{\"reason\":\"{reason}\",\"head\":\"{head}\"}}\n\n")
+        .into()
+}
+
+/// The last message of a stream that the service ends.
 pub(super) fn write_end(end: End) -> Bytes {
     format!("event: end\ndata: {{\"reason\":\"{}\"}}\n\n", end.as_str()).into()
 }
 
-/// A place, as it is sent with each message. One of an epoch that began before
-/// that was noted has no such part.
-fn write_id(at: Bookmark) -> String {
-    let Bookmark { epoch: epoch::Name { number, begun_at }, transaction, place } = at;
-    match begun_at.map(|it| it.timestamp_micros()) {
-        Some(begun_at) => format!("{number}-{begun_at:x}-{transaction}-{place}"),
-        None => format!("{number}-{transaction}-{place}"),
-    }
+/// A position as clients see it: the feed in hexadecimal and the number of the event.
+pub(in crate::api) fn write_id(position: FeedPosition) -> String {
+    format!("{:x}-{}", position.feed_id, position.position)
 }
 
 /// Reads it as it was written.
-pub(super) fn read_id(id: &str) -> Option<Bookmark> {
-    let parts: Vec<&str> = id.splitn(5, '-').collect();
-    let (number, begun_at, transaction, place) = match *parts {
-        [number, begun_at, transaction, place] => (number, Some(begun_at), transaction, place),
-        [number, transaction, place] => (number, None, transaction, place),
-        _ => return None,
+pub(in crate::api) fn read_id(id: &str) -> Option<FeedPosition> {
+    let (feed_id, position) = id.split_once('-')?;
+    let position = FeedPosition {
+        feed_id: i64::from_str_radix(feed_id, 16).ok()?,
+        position: position.parse().ok()?,
     };
-    let begun_at = match begun_at {
-        Some(begun_at) => Some(read_moment(begun_at)?),
-        None => None,
-    };
-    let at = Bookmark {
-        epoch: epoch::Name { number: number.parse().ok()?, begun_at },
-        transaction: transaction.parse().ok()?,
-        place: place.parse().ok()?,
-    };
-    (write_id(at) == id).then_some(at)
-}
-
-fn read_moment(micros: &str) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)
+    (position.position >= 0 && write_id(position) == id).then_some(position)
 }
 
 #[cfg(test)]
@@ -225,16 +213,16 @@ mod tests {
         call::CallKey,
     };
 
-    fn at(transaction: i64, place: i32) -> Bookmark {
-        Bookmark { epoch: epoch::Name { number: 1, begun_at: None }, transaction, place }
+    fn at(position: i64) -> FeedPosition {
+        FeedPosition { feed_id: 0x1f, position }
     }
 
-    fn message(place: i32, call_id: &str, status: Status) -> Message {
-        Message {
-            at: at(7, place),
+    fn event(position: i64, call_id: &str, status: Status) -> FeedEvent {
+        FeedEvent {
+            position,
             key: CallKey {
                 call_id: CallId::new(call_id).unwrap(),
-                project_id: ProjectId::unnamed(),
+                project_id: ProjectId::new("default").unwrap(),
             },
             direction: Some(Direction::Outbound),
             status,
@@ -254,12 +242,12 @@ mod tests {
 
     #[test]
     fn a_message_is_one_block_with_one_line_of_data() {
-        let page = Page::of(vec![message(3, "c", Status::Busy)], at(7, 3));
-        let Selection { text, messages } = page.select(at(7, 2), &filter(""));
+        let page = Page::of(vec![event(3, "c", Status::Busy)], at(3));
+        let Selection { text, messages } = page.select(2, &filter(""));
         assert_eq!(messages, 1);
         assert_eq!(
             std::str::from_utf8(&text).unwrap(),
-            "event: call\nid: 1-7-3\ndata: {\"call_id\":\"c\",\"project_id\":\"default\",\
+            "event: call\nid: 1f-3\ndata: {\"call_id\":\"c\",\"project_id\":\"default\",\
              \"direction\":\"outbound\",\"status\":\"BUSY\",\"terminal\":true,\"attempt_count\":1,\
              \"has_errors\":false,\"event_id\":\"00000000-0000-0000-0000-000000000000\",\
              \"event_type\":\"OUTBOUND_CALL_\\nBUSY\",\"disposition\":\"advanced\",\
@@ -268,10 +256,19 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_has_what_is_behind_a_place_and_matches() {
+    fn a_reset_has_its_reason_and_the_head_and_is_resumed_from() {
+        let text = write_reset(Discontinuity::OtherFeed, at(7));
+        assert_eq!(
+            std::str::from_utf8(&text).unwrap(),
+            "event: reset\nid: 1f-7\ndata: {\"reason\":\"other_feed\",\"head\":\"1f-7\"}\n\n",
+        );
+    }
+
+    #[test]
+    fn a_selection_has_the_events_after_a_position_that_the_filter_selects() {
         let statuses = [Status::Busy, Status::Calling, Status::Busy, Status::Busy];
-        let messages = (0..).zip(statuses).map(|(place, status)| message(place, "c", status));
-        let page = Page::of(messages.collect(), at(9, 0));
+        let events = (1..).zip(statuses).map(|(position, status)| event(position, "c", status));
+        let page = Page::of(events.collect(), at(9));
         let ids = |after, query: &str| {
             let selection = page.select(after, &filter(query));
             let text = String::from_utf8(selection.text.to_vec()).unwrap();
@@ -280,64 +277,42 @@ mod tests {
             assert_eq!(ids.len() as u64, selection.messages);
             ids
         };
-        assert_eq!(ids(at(6, 0), ""), ["1-7-0", "1-7-1", "1-7-2", "1-7-3"]);
-        assert_eq!(ids(at(7, 1), ""), ["1-7-2", "1-7-3"]);
-        assert_eq!(ids(at(6, 0), "status=BUSY"), ["1-7-0", "1-7-2", "1-7-3"]);
-        assert_eq!(ids(at(6, 0), "status=BUSY,CALLING&direction=inbound"), [""; 0]);
-        assert_eq!(ids(at(6, 0), "project_id=other"), [""; 0]);
-        assert_eq!(ids(at(7, 3), ""), [""; 0]);
+        assert_eq!(ids(0, ""), ["1f-1", "1f-2", "1f-3", "1f-4"]);
+        assert_eq!(ids(2, ""), ["1f-3", "1f-4"]);
+        assert_eq!(ids(0, "status=BUSY"), ["1f-1", "1f-3", "1f-4"]);
+        assert_eq!(ids(0, "status=BUSY,CALLING&direction=inbound"), [""; 0]);
+        assert_eq!(ids(0, "project_id=other"), [""; 0]);
+        assert_eq!(ids(4, ""), [""; 0]);
     }
 
     proptest! {
         #[test]
-        fn an_id_reads_as_it_was_written(
-            number in 0i32..,
-            // Until the year 9999.
-            begun_at in prop::option::of(0i64..253_402_300_800_000_000),
-            transaction in 0i64..,
-            place in 0i32..,
-        ) {
-            let begun_at = begun_at.and_then(DateTime::from_timestamp_micros);
-            let at = Bookmark { epoch: epoch::Name { number, begun_at }, transaction, place };
+        fn an_id_reads_as_it_was_written(feed_id in 0i64.., position in 0i64..) {
+            let at = FeedPosition { feed_id, position };
             prop_assert_eq!(read_id(&write_id(at)), Some(at));
-        }
-
-        #[test]
-        fn an_id_with_a_character_too_many_is_refused(
-            numbers in [0i32.., 0i32.., 0i32..],
-            which in 0..3usize,
-            (before, after) in prop::sample::select(vec![
-                ("+", ""), ("-", ""), ("0", ""), (" ", ""),
-                ("", "-"), ("", " "), ("", "\n"), ("", "."), ("", "x"),
-            ]),
-        ) {
-            let mut parts = numbers.map(|number| number.to_string());
-            parts[which] = format!("{before}{}{after}", parts[which]);
-            prop_assert_eq!(read_id(&parts.join("-")), None);
         }
     }
 
     #[test]
     fn an_id_is_written_in_one_way() {
-        for id in ["1-2-3", "1-65199d8a01a37-2-3"] {
-            assert_eq!(read_id(id).map(write_id).as_deref(), Some(id));
-        }
+        assert!(read_id("1f-2").is_some());
         for wrong in [
             "",
-            "1",
-            "1-2",
-            "+1-2-3",
-            "01-2-3",
-            "1-2-",
-            "1--2-3",
-            " 1-2-3",
-            "1-A-2-3",
-            "1-0a-2-3",
-            "1-+a-2-3",
-            "1--2-3-4",
-            "1-ffffffffffffffff-2-3",
-            "1-7fffffffffffffff-2-3",
-            "1-2-3-4-5",
+            "1f",
+            "1f-",
+            "-2",
+            "+1f-2",
+            "01f-2",
+            "1F-2",
+            "1f--2",
+            " 1f-2",
+            "1f-2 ",
+            "1f-02",
+            "1f-+2",
+            "1f-2-3",
+            "1f-9223372036854775808",
+            "ffffffffffffffff-2",
+            "1-x",
         ] {
             assert_eq!(read_id(wrong), None, "{wrong:?}");
         }

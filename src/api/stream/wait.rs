@@ -1,8 +1,8 @@
-//! Those who wait for a call to end: `GET /calls/{call_id}?wait=SECONDS`.
+//! Requests that wait for a call to end: `GET /calls/{call_id}?wait=SECONDS`.
 //!
-//! Who waits is woken when its call has ended, by whichever instance, and looks
-//! for itself. It holds no connection: the hub hears for all, and questions are
-//! gathered ([`lookup`](super::super::lookup)). An event need not be behind the horizon for that.
+//! A wait is woken when its call has ended, whichever instance stored the event, and
+//! looks the call up. It holds no connection: the dispatcher reads the feed for all, and
+//! lookups are batched ([`lookup`](super::super::lookup)).
 
 use std::{
     collections::HashMap,
@@ -24,47 +24,47 @@ use super::{Counted, Streams, stopped};
 use crate::{
     api::{Problem, Service, caller::Pass, edge::LONGEST_WAIT, query::parameter},
     call::CallId,
-    store::calls::{StoredCall, Wanted},
+    store::calls::{StoredCall, find::CallQuery},
 };
 
-/// Who waits for which call.
+/// The waits, by call.
 #[derive(Debug, Default)]
 pub(super) struct Waits(Mutex<Registry>);
 
 #[derive(Debug, Default)]
 struct Registry {
     by_call: HashMap<CallId, Vec<Arc<Notify>>>,
-    /// Whether the hub watches for them.
+    /// Whether the dispatcher reads the feed for them.
     is_watched: bool,
 }
 
 impl Waits {
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        // It is whole between any two statements.
+        // It is consistent between any two statements.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anybody waits, for whom the hub watches from here on.
+    /// Whether there are waits, for which the dispatcher reads the feed from now on.
     pub(super) fn watch_if_any(&self) -> bool {
         let mut registry = self.registry();
         registry.is_watched = !registry.by_call.is_empty();
         registry.is_watched
     }
 
-    /// Wakes those who wait for one of these calls.
-    pub(super) fn wake(&self, ended: &[CallId]) {
+    /// Wakes the waits for these calls.
+    pub(super) fn wake<'e>(&self, ended: impl Iterator<Item = &'e CallId>) {
         let registry = self.registry();
-        let woken = ended.iter().filter_map(|call_id| registry.by_call.get(call_id)).flatten();
+        let woken = ended.filter_map(|call_id| registry.by_call.get(call_id)).flatten();
         woken.for_each(|waiter| waiter.notify_one());
     }
 
-    /// Wakes all.
+    /// Wakes all waits.
     pub(super) fn wake_all(&self) {
         self.registry().by_call.values().flatten().for_each(|waiter| waiter.notify_one());
     }
 }
 
-/// One who waits, from here on until it is dropped.
+/// A wait, from now on until it is dropped.
 struct Waiter {
     streams: Streams,
     call_id: CallId,
@@ -98,26 +98,26 @@ impl Drop for Waiter {
     }
 }
 
-/// The calls that are wanted, once the only one has ended, there are several, or
-/// the time is up.
+/// The calls of a query, once the only one has ended, there are several, or the time is
+/// up.
 pub(in crate::api) async fn find_ended(
     service: &Service,
-    wanted: Wanted,
+    query: CallQuery,
     pass: &Pass,
     longest: Duration,
 ) -> Result<Vec<StoredCall>, Problem> {
     let streams = &service.streams;
-    let _place = streams.place()?;
-    let _counted = Counted::in_(&streams.0.counters.waits);
-    // It is told from here on, so nothing that comes after the first look goes unheard.
-    let waiter = Waiter::of(streams, &wanted.call_id);
+    let _permit = streams.permit()?;
+    let _counted = Counted::in_(&streams.0.metrics.waits);
+    // Registered before the first lookup, so that no event after it is missed.
+    let waiter = Waiter::of(streams, &query.call_id);
     let mut stopping = streams.stopping();
     let mut time_is_up = pin!(sleep(longest));
     let mut is_over = false;
     loop {
         let found = {
-            let _looker = streams.0.lookers.acquire().await.expect("nobody closes it");
-            service.lookup.find(wanted.clone()).await?
+            let _looker = streams.0.lookers.acquire().await.expect("the semaphore is never closed");
+            service.lookup.find(query.clone()).await?
         };
         let is_settled = match found.as_slice() {
             [] => false,
@@ -125,7 +125,7 @@ pub(in crate::api) async fn find_ended(
             _ => true,
         };
         if is_over || is_settled {
-            // It may have been taken back meanwhile.
+            // The key may have been revoked meanwhile.
             pass.check(&service.keyring, service.clock.now()).await?;
             return Ok(found);
         }
@@ -142,8 +142,8 @@ pub(in crate::api) struct Waiting;
 
 impl IntoParams for Waiting {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let meaning = "For how many seconds to wait until the call has ended. It is answered then, or as \
-                       it is when they are up; a call that is not known yet is waited for too.";
+        let meaning = "How many seconds to wait until the call has ended. The response is sent then, or when \
+                       the time is up; a call that does not exist yet is waited for too.";
         let seconds = ObjectBuilder::new()
             .schema_type(Type::Integer)
             .minimum(Some(0))

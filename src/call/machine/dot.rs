@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 
 use super::{
     Machine,
-    drawing::{Drawing, LEFT_OUT, Place, names},
+    drawing::{Drawing, OMITTED, Place, Step, names},
 };
-use crate::call::{Direction, Disposition, Kind, Status};
+use crate::call::{Direction, Kind, Status};
 
 impl Machine {
-    /// The ways of a call as a `digraph`. Ends with a line feed.
+    /// The steps of a call as a `digraph`. Ends with a line feed.
     #[must_use]
     pub fn dot(&self) -> String {
         let mut text = String::from("digraph calls {\n");
-        for sentence in LEFT_OUT {
+        for sentence in OMITTED {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "    // {sentence}");
         }
@@ -38,7 +38,7 @@ fn write_drawing(text: &mut String, drawing: &Drawing) {
     let anchor = drawing.live[drawing.live.len() / 2];
     let place = |place: &Place| match place {
         Place::Start => format!("{direction}_start"),
-        Place::UnderWay => id(anchor),
+        Place::Live => id(anchor),
         Place::Among(some) => {
             format!("{{{}}}", some.iter().copied().map(id).collect::<Vec<_>>().join(" "))
         }
@@ -50,8 +50,7 @@ fn write_drawing(text: &mut String, drawing: &Drawing) {
         "\n    {direction}_start [shape=circle, label=\"\", width=0.2, fillcolor=black];"
     );
     let _ = writeln!(text, "    subgraph cluster_{direction} {{");
-    let _ =
-        writeln!(text, "        label=\"{direction}, under way\"; style=rounded; color=gray50;");
+    let _ = writeln!(text, "        label=\"{direction}, live\"; style=rounded; color=gray50;");
     for status in &drawing.live {
         write_node(text, "        ", &id(*status), &[*status]);
     }
@@ -61,20 +60,17 @@ fn write_drawing(text: &mut String, drawing: &Drawing) {
     }
     for edge in &drawing.edges {
         let mut attributes = Vec::new();
-        if edge.from == Place::UnderWay {
+        if edge.from == Place::Live {
             attributes.push(format!("ltail=cluster_{direction}"));
         }
-        if edge.to == Place::UnderWay {
+        if edge.to == Place::Live {
             attributes.push(format!("lhead=cluster_{direction}"));
         }
-        match edge.by {
-            Disposition::Forced => attributes.push("style=dashed, color=gray40".to_owned()),
-            Disposition::Redialed => attributes.push("label=redial".to_owned()),
-            Disposition::Advanced
-            | Disposition::Repeated
-            | Disposition::Late
-            | Disposition::Conflicting
-            | Disposition::Unrecognized => {}
+        if matches!(edge.step, Step::Forced | Step::ForcedLater) {
+            attributes.push("style=dashed, color=gray40".to_owned());
+        }
+        if let Some(label) = edge.step.label() {
+            attributes.push(format!("label=\"{label}\""));
         }
         let attributes = match attributes.as_slice() {
             [] => String::new(),
@@ -93,7 +89,7 @@ fn write_node(text: &mut String, indent: &str, id: &str, statuses: &[Status]) {
         Kind::Resolvable => "mistyrose",
         Kind::Final => "gray85",
     };
-    // A doubled border is the sign of a final state.
+    // A double border marks a final status.
     let border = if kind == Kind::Final { ", peripheries=2" } else { "" };
     let label = names(statuses, "\\n");
     let _ = writeln!(text, "{indent}{id} [label=\"{label}\", fillcolor={color}{border}];");

@@ -1,18 +1,17 @@
 //! The machine as a Mermaid state diagram, for Markdown.
 //!
-//! Forced steps are left to the other formats: a state diagram of Mermaid has
-//! no dashed edges, and drawn like the regular ones they would be taken for
-//! such.
+//! Forced steps are not drawn: a state diagram of Mermaid has no dashed edges,
+//! and a solid edge would look like a regular step.
 
 use std::fmt::Write as _;
 
 use super::{
     Machine,
-    drawing::{Drawing, Edge, LEFT_OUT, Place, names},
+    drawing::{Drawing, Edge, OMITTED, Place, Step, names},
 };
-use crate::call::{Direction, Disposition, Status};
+use crate::call::{Direction, Status};
 
-/// The kinds of terminal status, told apart on a light and on a dark page.
+/// Colors for the kinds of terminal status that work on light and dark pages.
 const STYLES: &str = "
     classDef resolvable fill:#fbe3e4,stroke:#a33,color:#222
     classDef redialable fill:#fff6d6,stroke:#a80,color:#222
@@ -20,12 +19,12 @@ const STYLES: &str = "
 ";
 
 impl Machine {
-    /// The regular ways of a call as a `stateDiagram-v2`. Ends with a line feed.
+    /// The regular steps of a call as a `stateDiagram-v2`. Ends with a line feed.
     #[must_use]
     pub fn mermaid(&self) -> String {
         let mut text = String::from("stateDiagram-v2\n    direction LR\n");
         let forced = ["Forced steps, which the provider does not describe, are not drawn."];
-        for sentence in LEFT_OUT.iter().chain(&forced) {
+        for sentence in OMITTED.iter().chain(&forced) {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "    %% {sentence}");
         }
@@ -42,14 +41,15 @@ fn write_drawing(text: &mut String, drawing: &Drawing) {
     let id = |status: Status| format!("{direction}_{status}");
     let place = |place: &Place| match place {
         Place::Start => "[*]".to_owned(),
-        Place::UnderWay | Place::Among(_) => direction.to_string(),
+        Place::Live | Place::Among(_) => direction.to_string(),
         Place::At(status) => id(*status),
     };
     let is_inside = |edge: &&Edge| matches!(edge.to, Place::At(to) if drawing.live.contains(&to));
+    let is_regular = |edge: &&Edge| !matches!(edge.step, Step::Forced | Step::ForcedLater);
     let (inside, outside): (Vec<&Edge>, Vec<&Edge>) =
-        drawing.edges.iter().filter(|edge| edge.by != Disposition::Forced).partition(is_inside);
+        drawing.edges.iter().filter(is_regular).partition(is_inside);
 
-    let _ = writeln!(text, "\n    state \"{direction}, under way\" as {direction} {{");
+    let _ = writeln!(text, "\n    state \"{direction}, live\" as {direction} {{");
     for status in &drawing.live {
         let _ = writeln!(text, "        state \"{status}\" as {}", id(*status));
     }
@@ -61,10 +61,10 @@ fn write_drawing(text: &mut String, drawing: &Drawing) {
         let _ = writeln!(text, "    state \"{}\" as {}", names(group, " · "), id(group[0]));
     }
     for edge in outside {
-        let label = match (&edge.from, edge.by) {
+        let label = match (&edge.from, edge.step.label()) {
             (Place::Among(some), _) => format!(" : from {}", names(some, ", ")),
-            (_, Disposition::Redialed) => " : redial".to_owned(),
-            _ => String::new(),
+            (_, Some(label)) => format!(" : {label}"),
+            (_, None) => String::new(),
         };
         let _ = writeln!(text, "    {} --> {}{label}", place(&edge.from), place(&edge.to));
     }

@@ -1,10 +1,10 @@
-//! Which dial an event is of, by example.
+//! Which attempt an event belongs to, by example.
 
 use super::given::{fold, given};
 
-/// The attempts of a call as `A: BUSY` or `BUSY`, and for each of its events
-/// what it did and the number of the attempt it counts for.
-fn told(lines: &[&str]) -> (Vec<String>, Vec<String>) {
+/// The attempts of a call as `A: BUSY` or `BUSY`, and the disposition of each of
+/// its events with the number of the attempt it counts for.
+fn folded(lines: &[&str]) -> (Vec<String>, Vec<String>) {
     let (call, outcomes) = fold(&given(lines));
     let attempts = call.attempts.iter().map(|attempt| match &attempt.call_sid {
         Some(sid) => format!("{sid}: {}", attempt.status),
@@ -19,7 +19,7 @@ fn told(lines: &[&str]) -> (Vec<String>, Vec<String>) {
 
 #[track_caller]
 fn check(lines: &[&str], attempts: &[&str], events: &[&str]) {
-    let (is_attempts, is_events) = told(lines);
+    let (is_attempts, is_events) = folded(lines);
     assert_eq!(is_attempts, attempts);
     assert_eq!(is_events, events);
 }
@@ -36,12 +36,12 @@ fn an_attempt_takes_the_first_call_sid_that_comes_for_it() {
 }
 
 #[test]
-fn what_ends_the_call_gives_no_attempt_its_call_sid() {
+fn an_end_of_the_call_gives_no_attempt_its_call_sid() {
     check(&["PENDING", "CANCELED A"], &["PENDING"], &["advanced 1", "advanced -"]);
 }
 
 #[test]
-fn what_ends_the_call_opens_no_attempt() {
+fn an_end_of_the_call_opens_no_attempt() {
     check(&["CALLING A", "CANCELED B"], &["A: CALLING"], &["advanced 1", "forced -"]);
     check(&["BUSY", "EXPIRED"], &["BUSY"], &["advanced 1", "advanced -"]);
 }
@@ -72,7 +72,7 @@ fn a_second_outcome_of_an_earlier_attempt_does_not_replace_the_first() {
 }
 
 #[test]
-fn what_would_end_the_call_is_late_where_it_is_of_an_earlier_attempt() {
+fn an_end_of_the_call_is_late_if_it_is_of_an_earlier_attempt() {
     check(
         &["BUSY A", "CALLING B", "EXPIRED A"],
         &["A: BUSY", "B: CALLING"],
@@ -81,7 +81,7 @@ fn what_would_end_the_call_is_late_where_it_is_of_an_earlier_attempt() {
 }
 
 #[test]
-fn an_attempt_under_way_gives_way_to_another_call_sid_but_not_to_a_missing_one() {
+fn a_live_attempt_gives_way_to_another_call_sid_but_not_to_a_missing_one() {
     check(
         &["CALLING A", "PENDING B"],
         &["A: CALLING", "B: PENDING"],
@@ -92,7 +92,7 @@ fn an_attempt_under_way_gives_way_to_another_call_sid_but_not_to_a_missing_one()
 }
 
 #[test]
-fn a_phase_that_was_skipped_is_late_and_only_the_next_of_its_kind_redials() {
+fn a_status_that_was_skipped_is_late_and_only_the_next_of_its_kind_redials() {
     check(
         &["BUSY", "CALLING", "CALLING"],
         &["BUSY", "CALLING"],
@@ -129,7 +129,7 @@ fn an_error_holds_its_outcome_but_an_outcome_holds_no_other() {
 }
 
 #[test]
-fn one_unknown_call_sid_is_enough_for_the_phases_to_decide() {
+fn one_unknown_call_sid_is_enough_for_the_statuses_to_decide() {
     check(&["BUSY A", "BUSY"], &["A: BUSY", "BUSY"], &["advanced 1", "redialed 2"]);
     check(&["BUSY", "BUSY B"], &["BUSY", "B: BUSY"], &["advanced 1", "redialed 2"]);
     check(
@@ -160,7 +160,7 @@ fn an_attempt_whose_call_sid_never_came_takes_none_once_the_next_has_begun() {
 }
 
 #[test]
-fn in_a_final_call_no_attempt_opens() {
+fn in_a_final_call_a_late_event_opens_no_attempt() {
     check(&["EXPIRED", "CALLING A"], &[], &["advanced -", "late -"]);
     check(&["COMPLETED A", "CALLING B"], &["A: COMPLETED"], &["advanced 1", "late -"]);
     check(&["COMPLETED A", "COMPLETED B"], &["A: COMPLETED"], &["advanced 1", "repeated -"]);
@@ -205,9 +205,9 @@ fn an_outcome_contradicts_completed_only_where_it_may_be_of_the_same_attempt() {
     check(&["COMPLETED", "BUSY B"], &["COMPLETED"], &["advanced 1", "conflicting -"]);
     check(&["COMPLETED A", "BUSY B"], &["A: COMPLETED"], &["advanced 1", "late -"]);
     check(
-        &["CALLING A", "COMPLETED B", "BUSY A"],
+        &["CALLING A", "CALLING B", "COMPLETED B", "BUSY A"],
         &["A: BUSY", "B: COMPLETED"],
-        &["advanced 1", "redialed 2", "late 1"],
+        &["advanced 1", "redialed 2", "advanced 2", "late 1"],
     );
     check(
         &["BUSY A", "COMPLETED", "NO_RESPONSE A"],
@@ -227,5 +227,160 @@ fn an_inbound_call_has_one_attempt_whatever_its_call_sids() {
         &["inbound COMPLETED A", "inbound CLOSING B"],
         &["A: COMPLETED"],
         &["advanced 1", "late -"],
+    );
+}
+
+#[test]
+fn another_leg_belongs_to_the_attempt_only_while_that_is_calling_or_closing() {
+    check(
+        &["CALLING A", "CLOSING B", "CLOSING C", "COMPLETED D"],
+        &["A: COMPLETED"],
+        &["advanced 1", "advanced 1", "repeated 1", "advanced 1"],
+    );
+    check(
+        &["REQUESTED A", "COMPLETED B"],
+        &["A: REQUESTED", "B: COMPLETED"],
+        &["advanced 1", "redialed 2"],
+    );
+    check(
+        &["CALLING A", "ERROR A", "COMPLETED B"],
+        &["A: ERROR", "B: COMPLETED"],
+        &["advanced 1", "advanced 1", "redialed 2"],
+    );
+    check(
+        &["CALLING A", "BUSY B", "COMPLETED A"],
+        &["A: COMPLETED", "B: BUSY"],
+        &["advanced 1", "redialed 2", "late 1"],
+    );
+}
+
+#[test]
+fn an_outcome_is_rendered_again_only_with_the_same_status_and_the_same_known_time() {
+    check(&["BUSY @5", "BUSY @5"], &["BUSY"], &["advanced 1", "repeated 1"]);
+    check(&["BUSY @5", "BUSY @6"], &["BUSY", "BUSY"], &["advanced 1", "redialed 2"]);
+    check(&["BUSY @5", "NO_RESPONSE @5"], &["BUSY", "NO_RESPONSE"], &["advanced 1", "redialed 2"]);
+    check(&["BUSY", "BUSY"], &["BUSY", "BUSY"], &["advanced 1", "redialed 2"]);
+    check(&["BUSY received@5", "BUSY @5"], &["BUSY", "BUSY"], &["advanced 1", "redialed 2"]);
+}
+
+#[test]
+fn an_error_is_left_out_of_the_status_of_an_attempt_that_went_on() {
+    check(
+        &["CALLING A @1", "ERROR A @2", "CLOSING A @3"],
+        &["A: CLOSING"],
+        &["advanced 1", "nonfatal 1", "advanced 1"],
+    );
+    check(
+        &["CALLING A @1", "ERROR A @2", "CLOSING A @3", "ERROR A @4"],
+        &["A: ERROR"],
+        &["advanced 1", "nonfatal 1", "advanced 1", "advanced 1"],
+    );
+    check(
+        &["CLOSING A @1", "ERROR A @2", "CALLING A @3"],
+        &["A: ERROR"],
+        &["advanced 1", "advanced 1", "late 1"],
+    );
+    check(
+        &["ERROR A @1", "PENDING A @2", "ERROR A @3", "CALLING A @4"],
+        &["A: CALLING"],
+        &["advanced 1", "advanced 1", "nonfatal 1", "advanced 1"],
+    );
+}
+
+#[test]
+fn an_end_of_the_call_leaves_its_error_as_it_is() {
+    check(
+        &["CALLING A @1", "ERROR A @2", "EXPIRED @3"],
+        &["A: ERROR"],
+        &["advanced 1", "advanced 1", "advanced -"],
+    );
+}
+
+#[test]
+fn an_event_shows_that_the_call_went_on_only_if_it_is_later_than_the_latest_error() {
+    check(
+        &["CALLING A @1", "ERROR A @2", "ERROR A received@8", "CLOSING A @9"],
+        &["A: ERROR"],
+        &["advanced 1", "advanced 1", "repeated 1", "late 1"],
+    );
+    check(
+        &["CALLING A @1", "ERROR A received@2", "CLOSING A @9"],
+        &["A: ERROR"],
+        &["advanced 1", "advanced 1", "late 1"],
+    );
+}
+
+#[test]
+fn a_dial_goes_ahead_in_the_attempt_that_was_canceled_unless_its_call_sid_is_another() {
+    check(
+        &["CALLING A @1", "CANCELED @2", "CLOSING A @3"],
+        &["A: CLOSING"],
+        &["advanced 1", "forced -", "forced 1"],
+    );
+    check(
+        &["CALLING A @1", "CANCELED @2", "CLOSING B @3"],
+        &["A: CALLING", "B: CLOSING"],
+        &["advanced 1", "forced -", "forced 2"],
+    );
+    check(&["EXPIRED @1", "COMPLETED A @2"], &["A: COMPLETED"], &["advanced -", "forced 1"]);
+    check(
+        &["CALLING A @1", "CALLING B @2", "CANCELED @3", "COMPLETED A @4"],
+        &["A: COMPLETED", "B: CALLING"],
+        &["advanced 1", "redialed 2", "forced -", "late 1"],
+    );
+    check(
+        &["CALLING A @1", "MAX_ATTEMPTS_REACHED @2", "COMPLETED A @3"],
+        &["A: COMPLETED"],
+        &["advanced 1", "advanced -", "late 1"],
+    );
+}
+
+#[test]
+fn a_final_call_is_dialed_again_only_by_another_dial_that_is_proven_to_be_later() {
+    check(
+        &["COMPLETED A @1", "CALLING B @2"],
+        &["A: COMPLETED", "B: CALLING"],
+        &["advanced 1", "forced 2"],
+    );
+    check(
+        &["COMPLETED A received@1", "CALLING B @2"],
+        &["A: COMPLETED"],
+        &["advanced 1", "late -"],
+    );
+    check(
+        &["COMPLETED A @1", "CALLING B received@2"],
+        &["A: COMPLETED"],
+        &["advanced 1", "late -"],
+    );
+    check(&["COMPLETED A @1", "CALLING A @2"], &["A: COMPLETED"], &["advanced 1", "late 1"]);
+    check(&["COMPLETED A @1", "CALLING @2"], &["A: COMPLETED"], &["advanced 1", "late 1"]);
+    check(
+        &["CALLING A @1", "COMPLETED A @2", "CALLING @3"],
+        &["A: COMPLETED", "CALLING"],
+        &["advanced 1", "advanced 1", "forced 2"],
+    );
+    check(
+        &["COMPLETED A @1", "CLOSING B @2", "ERROR B @3", "BUSY B @4", "COMPLETED B @5"],
+        &["A: COMPLETED"],
+        &["advanced 1", "late -", "late -", "late -", "repeated -"],
+    );
+    check(
+        &["CALLING A @1", "CALLING B @2", "COMPLETED B @3", "CALLING A @4"],
+        &["A: CALLING", "B: COMPLETED"],
+        &["advanced 1", "redialed 2", "advanced 2", "late 1"],
+    );
+    check(
+        &["inbound COMPLETED A @1", "inbound CALLING B @2"],
+        &["A: COMPLETED"],
+        &["advanced 1", "late -"],
+    );
+}
+
+#[test]
+fn an_attempt_keeps_a_late_status_that_is_higher_than_the_one_in_which_it_went_on() {
+    check(
+        &["ERROR A received@1", "CLOSING A @2", "ERROR A @3", "CALLING A @4"],
+        &["A: CLOSING"],
+        &["advanced 1", "late 1", "repeated 1", "advanced 1"],
     );
 }

@@ -1,9 +1,10 @@
-//! The worked examples of the rules, each in every order of arrival.
+//! The worked examples of the rules, in their order, each in every order of
+//! arrival.
 
 use super::given::{at, deliver, fold, fold_in, given, orders};
-use crate::call::{Attempt, Call, Event, Outcome};
+use crate::call::{Attempt, Call, Event, Outcome, Status};
 
-/// What is to be seen of a call.
+/// What is expected of a call.
 struct Then {
     status: &'static str,
     /// Each as `A: BUSY`, or as `BUSY` where it has no `call_sid`.
@@ -12,23 +13,36 @@ struct Then {
     dispositions: &'static [&'static str],
     anomalies: u32,
     has_errors: bool,
+    /// Seconds, where the example has them.
+    time_in_status: Option<&'static [(Status, i64)]>,
 }
 
 impl Then {
     const fn call(status: &'static str, attempts: &'static [&'static str]) -> Self {
-        Self { status, attempts, dispositions: &[], anomalies: 0, has_errors: false }
+        Self {
+            status,
+            attempts,
+            dispositions: &[],
+            anomalies: 0,
+            has_errors: false,
+            time_in_status: None,
+        }
     }
 
     const fn by(self, dispositions: &'static [&'static str]) -> Self {
         Self { dispositions, ..self }
     }
 
-    const fn marked(self) -> Self {
+    const fn with_anomaly(self) -> Self {
         Self { anomalies: 1, ..self }
     }
 
     const fn with_errors(self) -> Self {
         Self { has_errors: true, ..self }
+    }
+
+    const fn during(self, time_in_status: &'static [(Status, i64)]) -> Self {
+        Self { time_in_status: Some(time_in_status), ..self }
     }
 
     #[track_caller]
@@ -40,6 +54,11 @@ impl Then {
         assert_eq!(dispositions, self.dispositions);
         assert_eq!(call.anomaly_count, self.anomalies);
         assert_eq!(call.has_errors, self.has_errors);
+        if let Some(expected) = self.time_in_status {
+            let seconds =
+                call.microseconds_in_status.iter().map(|(it, time)| (*it, time / 1_000_000));
+            assert_eq!(seconds.collect::<Vec<_>>(), expected);
+        }
     }
 }
 
@@ -115,7 +134,7 @@ fn another_call_sid_is_another_attempt_in_any_order_of_arrival() {
 }
 
 #[test]
-fn a_phase_seen_again_after_the_end_is_another_attempt_without_any_call_sid() {
+fn a_status_seen_again_after_the_end_is_another_attempt_without_any_call_sid() {
     check_however_received(
         &given(&["CALLING @1", "BUSY @2", "CALLING @9"]),
         &Then::call("CALLING", &["BUSY", "CALLING"]).by(&["advanced", "advanced", "redialed"]),
@@ -132,7 +151,7 @@ fn every_further_outcome_is_another_attempt_without_any_call_sid() {
 }
 
 #[test]
-fn the_end_of_redialling_is_the_call_s_and_no_attempt_s() {
+fn the_end_of_redialing_belongs_to_the_call_and_to_no_attempt() {
     check(
         &given(&["BUSY A", "BUSY B", "MAX_ATTEMPTS_REACHED"]),
         &Then::call("MAX_ATTEMPTS_REACHED", &["A: BUSY", "B: BUSY"])
@@ -141,26 +160,18 @@ fn the_end_of_redialling_is_the_call_s_and_no_attempt_s() {
 }
 
 #[test]
-fn a_call_that_completes_after_an_error_is_completed_with_errors() {
-    check(
-        &given(&["ERROR A provider=CALLING errors", "COMPLETED A errors"]),
-        &Then::call("COMPLETED", &["A: COMPLETED"]).by(&["advanced", "advanced"]).with_errors(),
-    );
-}
-
-#[test]
-fn a_call_that_is_canceled_while_calling_is_marked() {
+fn a_call_that_is_canceled_while_calling_has_an_anomaly() {
     check(
         &given(&["CALLING A", "CANCELED"]),
-        &Then::call("CANCELED", &["A: CALLING"]).by(&["advanced", "forced"]).marked(),
+        &Then::call("CANCELED", &["A: CALLING"]).by(&["advanced", "forced"]).with_anomaly(),
     );
 }
 
 #[test]
-fn an_outcome_that_contradicts_a_completed_attempt_marks_the_call() {
+fn an_outcome_that_contradicts_a_completed_attempt_is_an_anomaly() {
     check(
         &given(&["COMPLETED A", "BUSY A"]),
-        &Then::call("COMPLETED", &["A: COMPLETED"]).by(&["advanced", "conflicting"]).marked(),
+        &Then::call("COMPLETED", &["A: COMPLETED"]).by(&["advanced", "conflicting"]).with_anomaly(),
     );
 }
 
@@ -173,17 +184,164 @@ fn an_inbound_call_may_be_turned_away() {
 }
 
 #[test]
-fn an_unknown_type_marks_the_call_and_changes_nothing() {
-    check(
-        &given(&["TRANSFERRED", "CALLING"]),
-        &Then::call("CALLING", &["CALLING"]).by(&["unrecognized", "advanced"]).marked(),
-    );
-}
-
-#[test]
 fn the_same_delivery_three_times_is_one_event() {
     let events = given(&["CALLING"]);
     let (call, outcomes) = deliver(&[&events[0], &events[0], &events[0]]);
     assert_eq!(call.event_count, 1);
     Then::call("CALLING", &["CALLING"]).by(&["advanced"]).check(&(call, outcomes));
+}
+
+#[test]
+fn an_unknown_type_changes_nothing_and_is_no_anomaly() {
+    check(
+        &given(&["TRANSFERRED", "CALLING"]),
+        &Then::call("CALLING", &["CALLING"]).by(&["unrecognized", "advanced"]),
+    );
+}
+
+#[test]
+fn an_error_in_a_conversation_that_went_on_is_nonfatal() {
+    check_however_received(
+        &given(&["CALLING A @1", "ERROR A @5", "CLOSING A @300", "COMPLETED A @301"]),
+        &Then::call("COMPLETED", &["A: COMPLETED"])
+            .by(&["advanced", "nonfatal", "advanced", "advanced"])
+            .with_errors()
+            .during(&[(Status::Calling, 299), (Status::Closing, 1)]),
+    );
+}
+
+#[test]
+fn without_times_only_the_outcome_shows_that_the_conversation_went_on() {
+    check(
+        &given(&["CALLING A", "ERROR A", "CLOSING A", "COMPLETED A"]),
+        &Then::call("COMPLETED", &["A: COMPLETED"])
+            .by(&["advanced", "nonfatal", "late", "advanced"])
+            .with_errors(),
+    );
+}
+
+#[test]
+fn repeated_errors_in_a_conversation_that_went_on_are_all_nonfatal() {
+    check_however_received(
+        &given(&["CALLING A @1", "ERROR A @5", "ERROR A @6", "COMPLETED A @21"]),
+        &Then::call("COMPLETED", &["A: COMPLETED"])
+            .by(&["advanced", "nonfatal", "nonfatal", "advanced"])
+            .with_errors()
+            .during(&[(Status::Calling, 20)]),
+    );
+}
+
+#[test]
+fn an_error_before_a_redial_is_fatal_for_its_attempt() {
+    check_however_received(
+        &given(&["CALLING A @1", "ERROR A @5", "CALLING B @60", "COMPLETED B @70"]),
+        &Then::call("COMPLETED", &["A: ERROR", "B: COMPLETED"])
+            .by(&["advanced", "advanced", "redialed", "advanced"])
+            .with_errors(),
+    );
+}
+
+#[test]
+fn an_attempt_may_recover_from_the_error_that_it_began_with() {
+    check_however_received(
+        &given(&["ERROR A @1", "CALLING A @20", "COMPLETED A @21"]),
+        &Then::call("COMPLETED", &["A: COMPLETED"])
+            .by(&["advanced"; 3])
+            .with_errors()
+            .during(&[(Status::Calling, 1), (Status::Error, 19)]),
+    );
+}
+
+#[test]
+fn a_dial_that_went_ahead_takes_the_call_out_of_canceled() {
+    check_however_received(
+        &given(&[
+            "PENDING @1",
+            "CANCELED @2",
+            "CALLING A @3",
+            "CLOSING A @300",
+            "COMPLETED A @301",
+        ]),
+        &Then::call("COMPLETED", &["A: COMPLETED"])
+            .by(&["advanced", "advanced", "forced", "advanced", "advanced"])
+            .with_anomaly()
+            .during(&[
+                (Status::Pending, 1),
+                (Status::Calling, 297),
+                (Status::Closing, 1),
+                (Status::Canceled, 1),
+            ]),
+    );
+}
+
+#[test]
+fn a_call_whose_id_is_used_again_begins_another_attempt() {
+    check(
+        &given(&[
+            "PENDING @1",
+            "CALLING A @2",
+            "COMPLETED A @5",
+            "PENDING @90000",
+            "CALLING B @90001",
+            "BUSY B @90002",
+        ]),
+        &Then::call("BUSY", &["A: COMPLETED", "B: BUSY"])
+            .by(&["advanced", "advanced", "advanced", "forced", "advanced", "advanced"])
+            .with_anomaly(),
+    );
+}
+
+#[test]
+fn a_call_that_is_queued_again_after_the_last_attempt_begins_another() {
+    // Seven events have too many orders; the fold in every order is a property.
+    let events = given(&[
+        "PENDING @1",
+        "CALLING A @2",
+        "BUSY A @5",
+        "MAX_ATTEMPTS_REACHED @6",
+        "PENDING @100",
+        "CALLING B @101",
+        "COMPLETED B @110",
+    ]);
+    let then = Then::call("COMPLETED", &["A: BUSY", "B: COMPLETED"])
+        .by(&["advanced", "advanced", "advanced", "advanced", "forced", "advanced", "advanced"])
+        .with_anomaly();
+    then.check(&fold(&events));
+    then.check(&deliver(&events.iter().rev().collect::<Vec<_>>()));
+}
+
+#[test]
+fn closing_after_completed_is_late() {
+    check_however_received(
+        &given(&["CALLING A @1", "COMPLETED A @20", "CLOSING A @21"]),
+        &Then::call("COMPLETED", &["A: COMPLETED"]).by(&["advanced", "advanced", "late"]),
+    );
+}
+
+#[test]
+fn an_outcome_that_is_rendered_again_is_no_other_attempt() {
+    check_however_received(
+        &given(&["CALLING A @1", "NO_RESPONSE @20", "NO_RESPONSE @20", "NO_RESPONSE @20"]),
+        &Then::call("NO_RESPONSE", &["A: NO_RESPONSE"])
+            .by(&["advanced", "advanced", "repeated", "repeated"]),
+    );
+}
+
+#[test]
+fn another_leg_of_a_conversation_is_no_other_attempt() {
+    check_however_received(
+        &given(&["CALLING A @1", "CLOSING B @20", "COMPLETED B @21"]),
+        &Then::call("COMPLETED", &["A: COMPLETED"]).by(&["advanced"; 3]),
+    );
+}
+
+#[test]
+fn an_attempt_that_never_ended_ends_when_the_next_one_begins() {
+    let events = given(&["CALLING A @1", "CALLING B @20", "COMPLETED B @21"]);
+    check_however_received(
+        &events,
+        &Then::call("COMPLETED", &["A: CALLING", "B: COMPLETED"])
+            .by(&["advanced", "redialed", "advanced"]),
+    );
+    assert_eq!(fold(&events).0.attempts[0].ended_at, Some(at(20)));
 }

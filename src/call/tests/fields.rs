@@ -15,7 +15,7 @@ fn seconds_in_status(call: &Call) -> Vec<(&'static str, i64)> {
 }
 
 #[test]
-fn time_is_summed_by_the_status_stayed_in_and_an_open_stay_is_not_counted() {
+fn time_is_summed_by_status_and_the_present_status_is_not_counted() {
     let call = call(&[
         "PENDING @0",
         "CALLING A @2",
@@ -31,7 +31,7 @@ fn time_is_summed_by_the_status_stayed_in_and_an_open_stay_is_not_counted() {
 }
 
 #[test]
-fn only_events_that_change_the_status_end_a_stay() {
+fn only_events_that_change_the_status_end_a_time() {
     let call = call(&[
         "CALLING A @0",
         "CALLING A @1",
@@ -45,20 +45,20 @@ fn only_events_that_change_the_status_end_a_stay() {
 }
 
 #[test]
-fn a_redial_from_one_status_into_the_same_ends_a_stay() {
+fn a_redial_from_one_status_into_the_same_ends_a_time() {
     let call = call(&["BUSY @0", "BUSY @5", "BUSY @12"]);
     assert_eq!(seconds_in_status(&call), [("BUSY", 12)]);
     assert_eq!(call.status_since, Some(at(12)));
 }
 
 #[test]
-fn a_status_that_was_left_at_once_has_a_stay_of_nothing() {
+fn a_status_that_was_left_at_once_has_a_time_of_zero() {
     let call = call(&["PENDING @3", "CALLING @3"]);
     assert_eq!(call.microseconds_in_status, BTreeMap::from([(Status::Pending, 0)]));
 }
 
 #[test]
-fn the_time_before_the_first_known_event_is_a_stay_in_no_status() {
+fn the_time_before_the_first_known_event_counts_for_no_status() {
     let call = call(&["TRANSFERRED @0", "CALLING @5", "CLOSING @6"]);
     assert_eq!(seconds_in_status(&call), [("CALLING", 1)]);
 }
@@ -87,18 +87,18 @@ fn a_call_was_updated_when_the_newest_of_its_events_was_received() {
 #[test]
 fn a_live_call_has_not_ended() {
     for live in ["TRANSFERRED", "PENDING", "REQUESTED", "CALLING", "CLOSING", "CONNECTING"] {
-        assert_eq!(call(&[live]).ended_at, None);
+        assert_eq!(call(&[live]).ended_at(), None);
     }
-    assert_eq!(call(&["CALLING A @1", "BUSY A @2", "CALLING B @3"]).ended_at, None);
+    assert_eq!(call(&["CALLING A @1", "BUSY A @2", "CALLING B @3"]).ended_at(), None);
 }
 
 #[test]
 fn a_call_ended_when_the_event_happened_that_brought_its_terminal_status() {
-    assert_eq!(call(&["CALLING A @1", "BUSY A @2"]).ended_at, Some(at(2)));
-    assert_eq!(call(&["BUSY A @2", "BUSY A @3", "CLOSING A @4"]).ended_at, Some(at(2)));
-    assert_eq!(call(&["ERROR A @2", "COMPLETED A @3", "ERROR A @4"]).ended_at, Some(at(3)));
-    assert_eq!(call(&["BUSY @2", "BUSY @3"]).ended_at, Some(at(3)));
-    assert_eq!(call(&["BUSY A @2", "EXPIRED @8", "CANCELED @9"]).ended_at, Some(at(8)));
+    assert_eq!(call(&["CALLING A @1", "BUSY A @2"]).ended_at(), Some(at(2)));
+    assert_eq!(call(&["BUSY A @2", "BUSY A @3", "CLOSING A @4"]).ended_at(), Some(at(2)));
+    assert_eq!(call(&["ERROR A @2", "COMPLETED A @3", "ERROR A @4"]).ended_at(), Some(at(3)));
+    assert_eq!(call(&["BUSY @2", "BUSY @3"]).ended_at(), Some(at(3)));
+    assert_eq!(call(&["BUSY A @2", "EXPIRED @8", "CANCELED @9"]).ended_at(), Some(at(8)));
 }
 
 #[test]
@@ -116,9 +116,40 @@ fn an_attempt_lasts_from_its_first_event_to_that_of_its_ended_status() {
 }
 
 #[test]
+fn an_attempt_without_an_ended_status_ends_when_the_next_one_begins() {
+    let call = call(&["CALLING A @1", "CALLING B @20"]);
+    let times: Vec<_> = call.attempts.iter().map(|it| (it.started_at, it.ended_at)).collect();
+    assert_eq!(times, [(at(1), Some(at(20))), (at(20), None)]);
+}
+
+#[test]
+fn the_outcome_of_an_attempt_that_arrives_after_the_next_began_gives_its_end() {
+    let call = call(&["CALLING A @1", "CALLING B @20", "BUSY A @25"]);
+    assert_eq!(call.attempts[0].ended_at, Some(at(25)));
+}
+
+#[test]
+fn it_is_known_whether_times_are_by_the_provider_s_clock() {
+    let reported = call(&["BUSY A @5"]);
+    assert!(reported.is_status_since_reported && !reported.attempts[0].is_end_by_receipt);
+    let received = call(&["BUSY A"]);
+    assert!(!received.is_status_since_reported && received.attempts[0].is_end_by_receipt);
+    assert!(!call(&["TRANSFERRED @1"]).is_status_since_reported);
+}
+
+#[test]
+fn an_error_that_the_call_went_on_from_leaves_no_trace_in_its_times() {
+    let call = call(&["CALLING A @1", "ERROR A @5", "CALLING A @9"]);
+    assert_eq!((call.status, call.status_since), (Status::Calling, Some(at(1))));
+    assert_eq!(call.microseconds_in_status, BTreeMap::new());
+    assert_eq!(call.ended_at(), None);
+    assert_eq!(call.attempts[0].ended_at, None);
+}
+
+#[test]
 fn an_attempt_ends_by_an_event_that_is_late_for_the_call() {
     let call = call(&["CALLING A @1", "MAX_ATTEMPTS_REACHED @5", "BUSY A @7"]);
-    assert_eq!(call.ended_at, Some(at(5)));
+    assert_eq!(call.ended_at(), Some(at(5)));
     assert_eq!(call.attempts[0].status, Status::Busy);
     assert_eq!(call.attempts[0].ended_at, Some(at(7)));
 }
@@ -142,7 +173,9 @@ fn errors_count_whatever_became_of_the_event_that_has_them() {
         assert_eq!((call.status, call.has_errors), (Status::Completed, true));
     }
     assert!(call(&["ERROR errors", "COMPLETED"]).has_errors);
-    assert!(!call(&["ERROR"]).has_errors);
+    assert!(call(&["ERROR"]).has_errors);
+    assert!(call(&["COMPLETED", "inbound ERROR"]).has_errors);
+    assert!(!call(&["BUSY"]).has_errors);
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Events written in one line each, and the ways in which they may arrive.
+//! Events written in one line each, and the orders in which they may arrive.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::call::{Call, CallSid, ClientId, Event, EventType, Fingerprint, KnownEvent, Outcome};
 
-/// So many seconds after the moment at which the tests begin.
+/// So many seconds after the start of the tests.
 pub(super) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_225_600, 0).unwrap() + TimeDelta::seconds(seconds)
 }
@@ -14,7 +14,7 @@ pub(super) fn at(seconds: i64) -> DateTime<Utc> {
 ///
 /// | word | means |
 /// | --- | --- |
-/// | `BUSY` | the outbound event that says so, or else the inbound one, or else the unknown type `OUTBOUND_CALL_BUSY` |
+/// | `BUSY` | the outbound event that reports it, or else the inbound one, or else the unknown type `OUTBOUND_CALL_BUSY` |
 /// | `inbound BUSY` | the inbound one |
 /// | `A` | its `call_sid`: any single letter |
 /// | `@5` | it happened at the fifth second |
@@ -44,7 +44,7 @@ fn event(index: u8, line: &str) -> Event {
             Some(("received", time)) => event.received_at = seconds(time),
             Some(("client", id)) => event.client_id = Some(ClientId::new(id).unwrap()),
             Some(("provider", status)) => event.provider_status = Some(status.to_owned()),
-            Some(_) => panic!("{word:?} means nothing"),
+            Some(_) => panic!("{word:?} is no word of a line"),
             None if word == "inbound" => inbound = true,
             None if word == "errors" => event.has_errors = true,
             None if word.len() == 1 => event.call_sid = Some(CallSid::new(word).unwrap()),
@@ -61,19 +61,19 @@ fn event_type(word: &str, inbound: bool) -> EventType {
     known.map_or_else(|| EventType::of(&names[0]), EventType::Known)
 }
 
-/// The call of these events and what each did, in fold order.
+/// The call of these events and the outcome of each, in fold order.
 pub(super) fn fold(events: &[Event]) -> (Call, Vec<Outcome>) {
     fold_in(&events.iter().collect::<Vec<_>>())
 }
 
-/// The same, of events that stand in another order.
+/// The same for events in another order.
 pub(super) fn fold_in(order: &[&Event]) -> (Call, Vec<Outcome>) {
     crate::call::fold(&mut order.to_vec()).expect("at least one event")
 }
 
-/// What a store has after these deliveries: one that is known already does
-/// nothing, one that sorts last is applied, any other has the call folded
-/// again. The outcomes are in fold order.
+/// What a store has after these deliveries: a known one does nothing, one that
+/// can be applied is applied, and for any other the call is folded again. The
+/// outcomes are in fold order.
 pub(super) fn deliver(deliveries: &[&Event]) -> (Call, Vec<Outcome>) {
     let (first, rest) = deliveries.split_first().expect("at least one delivery");
     let mut known = vec![*first];
@@ -84,7 +84,7 @@ pub(super) fn deliver(deliveries: &[&Event]) -> (Call, Vec<Outcome>) {
             continue;
         }
         known.push(event);
-        if call.is_before(event.position()) {
+        if call.can_apply(event) {
             outcomes.push(call.apply(event));
         } else {
             (call, outcomes) = fold_in(&known);

@@ -1,20 +1,24 @@
-//! What the rules promise of a call, tested from outside: events in, call and
-//! outcomes out. Nothing here looks at how the fold does it.
+//! What the rules require of a call, tested from outside: events in, call and
+//! outcomes out. Nothing here depends on how the fold works.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | [`given`] | events written in one line each; every way they may arrive |
-//! | [`examples`] | the rules' worked examples, one test each |
-//! | [`attempts`] | which dial an event is of |
+//! | [`given`] | events written in one line each; every order of arrival |
+//! | [`examples`] | the worked examples of the rules, a test each |
+//! | [`cases`] | the cases from use in `tests/fixtures/cases/lifecycle.json` |
+//! | [`attempts`] | which attempt an event belongs to |
 //! | [`fields`] | what a call keeps beside its status |
-//! | [`reasons`] | every sentence that an event may be given |
+//! | [`reasons`] | the sentences |
+//! | [`specs`] | the tables of statuses, event types and codes |
 //! | [`model`] | the rules a second time, from their text |
-//! | [`properties`] | what holds for any events at all, the model's word included |
+//! | [`properties`] | what holds for any events, the model included |
 
 mod attempts;
+mod cases;
 mod examples;
 mod fields;
 mod given;
 mod model;
 mod properties;
 mod reasons;
+mod specs;

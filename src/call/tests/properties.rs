@@ -7,20 +7,21 @@ use super::{
     model,
 };
 use crate::call::{
-    Call, CallSid, ClientId, Direction, Event, EventType, Fingerprint, KnownEvent, Outcome, Status,
+    Attempt, Call, CallSid, ClientId, Direction, Disposition, Event, EventType, Fingerprint,
+    KnownEvent, Outcome, Status,
 };
 
-/// The longest soup of events.
+/// The greatest number of events of one call.
 const MOST_EVENTS: usize = 12;
 
-/// A handful of events that may belong together: mostly of one direction, of
-/// few dials and few moments, so that they meet.
-fn soup() -> impl Strategy<Value = Vec<Event>> {
+/// Some events of one call: mostly of one direction, with few dials and few
+/// times, so that they meet.
+fn some_events() -> impl Strategy<Value = Vec<Event>> {
     let direction = prop_oneof![4 => Just(Direction::Outbound), 1 => Just(Direction::Inbound)];
-    // Some soups have no times and some no dials, as some projects have none.
+    // Some calls have no times and some no call_sids, as in some projects.
     let kind = (direction, prop::bool::weighted(0.8), prop::bool::weighted(0.7));
-    kind.prop_flat_map(|(direction, timed, dialled)| {
-        prop::collection::vec(ingredient(direction, timed, dialled), 1..=MOST_EVENTS)
+    kind.prop_flat_map(|(direction, timed, has_sids)| {
+        prop::collection::vec(event_of(direction, timed, has_sids), 1..=MOST_EVENTS)
     })
     .prop_map(|mut events| {
         for (index, event) in (0_u8..).zip(&mut events) {
@@ -32,10 +33,10 @@ fn soup() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-fn ingredient(
+fn event_of(
     direction: Direction,
     timed: bool,
-    dialled: bool,
+    has_sids: bool,
 ) -> impl Strategy<Value = Event> + use<> {
     let event_type = prop_oneof![
         12 => of_direction(direction),
@@ -43,23 +44,26 @@ fn ingredient(
         1 => prop::sample::select(vec!["OUTBOUND_CALL_TRANSFERRED", "PENDING", ""])
             .prop_map(EventType::of),
     ];
-    let said_time = prop::option::weighted(0.9, 0_i64..6);
+    let stated_time = prop::option::weighted(0.85, 0_i64..12);
     let sids = prop::sample::select(vec!["A", "B", "C"]);
     let sid = prop::option::weighted(0.7, sids);
     let client = prop::option::weighted(0.3, prop::sample::select(vec!["x", "y"]));
     let provider = prop::option::weighted(0.3, prop::sample::select(vec!["CALLING", "DONE"]));
-    (event_type, said_time, 0_i64..12, sid, client, provider, any::<bool>(), any::<u8>()).prop_map(
-        move |(event_type, said_time, received, sid, client, provider, has_errors, byte)| Event {
-            fingerprint: Fingerprint([byte; 32]),
-            event_type,
-            occurred_at: said_time.filter(|_| timed).map(at),
-            received_at: at(received),
-            call_sid: sid.filter(|_| dialled).map(|sid| CallSid::new(sid).unwrap()),
-            client_id: client.map(|id| ClientId::new(id).unwrap()),
-            provider_status: provider.map(str::to_owned),
-            has_errors,
-        },
-    )
+    (event_type, stated_time, 0_i64..16, sid, client, provider, any::<bool>(), any::<u8>())
+        .prop_map(
+            move |(event_type, stated_time, received, sid, client, provider, has_errors, byte)| {
+                Event {
+                    fingerprint: Fingerprint([byte; 32]),
+                    event_type,
+                    occurred_at: stated_time.filter(|_| timed).map(at),
+                    received_at: at(received),
+                    call_sid: sid.filter(|_| has_sids).map(|sid| CallSid::new(sid).unwrap()),
+                    client_id: client.map(|id| ClientId::new(id).unwrap()),
+                    provider_status: provider.map(str::to_owned),
+                    has_errors,
+                }
+            },
+        )
 }
 
 fn of_direction(direction: Direction) -> impl Strategy<Value = EventType> + use<> {
@@ -75,10 +79,10 @@ fn opposite(direction: Direction) -> Direction {
     }
 }
 
-/// A soup and its deliveries: every event at least once, some again, in any
-/// order.
-fn soup_and_deliveries() -> impl Strategy<Value = (Vec<Event>, Vec<usize>)> {
-    soup().prop_flat_map(|events| {
+/// Some events and their deliveries: every event at least once, some again, in
+/// any order.
+fn events_and_deliveries() -> impl Strategy<Value = (Vec<Event>, Vec<usize>)> {
+    some_events().prop_flat_map(|events| {
         let count = events.len();
         let again = prop::collection::vec(0..count, 0..=count);
         let deliveries =
@@ -94,25 +98,21 @@ fn sorted(events: &[Event]) -> Vec<&Event> {
     sorted
 }
 
-/// The call after each of its events, in fold order.
+/// The call after each of its events, in fold order, and what that event did at
+/// that time.
 fn steps(events: &[Event]) -> Vec<(Call, Outcome)> {
     let sorted = sorted(events);
-    let (mut call, outcome) = Call::begin(sorted[0]);
-    let mut steps = vec![(call.clone(), outcome)];
-    for event in &sorted[1..] {
-        let outcome = call.apply(event);
-        steps.push((call.clone(), outcome));
-    }
-    steps
+    let prefixes = (1..=sorted.len()).map(|count| fold_in(&sorted[..count]));
+    prefixes.map(|(call, outcomes)| (call, outcomes[outcomes.len() - 1])).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn the_fold_is_what_the_model_says(events in soup()) {
+    fn the_fold_is_what_the_model_says(events in some_events()) {
         let (call, outcomes) = fold(&events);
-        prop_assert_eq!(Some(model::sight(&call, &outcomes)), model::fold(&events));
+        prop_assert_eq!(Some(model::view(&call, &outcomes)), model::fold(&events));
     }
 }
 
@@ -120,53 +120,103 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn any_order_and_any_repetition_give_the_same_call((events, deliveries) in soup_and_deliveries()) {
+    fn any_order_and_any_repetition_give_the_same_call((events, deliveries) in events_and_deliveries()) {
         let deliveries: Vec<&Event> = deliveries.iter().map(|index| &events[*index]).collect();
         prop_assert_eq!(deliver(&deliveries), fold(&events));
     }
 
     #[test]
-    fn the_order_in_which_events_are_given_is_of_no_account(events in soup().prop_shuffle()) {
+    fn the_order_in_which_events_are_given_does_not_matter(events in some_events().prop_shuffle()) {
         let reversed: Vec<&Event> = events.iter().rev().collect();
         prop_assert_eq!(fold_in(&reversed), fold(&events));
     }
 
     #[test]
-    fn the_outcomes_are_in_the_order_to_which_the_events_are_sorted(events in soup()) {
+    fn the_outcomes_are_in_the_order_to_which_the_events_are_sorted(events in some_events()) {
         let mut given: Vec<&Event> = events.iter().collect();
         let (_, outcomes) = crate::call::fold(&mut given).unwrap();
         prop_assert_eq!(outcomes.len(), given.len());
         prop_assert_eq!(given, sorted(&events));
     }
 
+    /// An event that sorts last is applied to the stored call alone, unless that
+    /// is in ERROR; the result is that of the fold.
     #[test]
-    fn a_final_status_is_never_left(events in soup()) {
-        let mut ended = None;
-        for (call, outcome) in steps(&events) {
-            if let Some(status) = ended {
-                prop_assert_eq!(call.status, status);
-                prop_assert!(!outcome.disposition.changes_status());
+    fn applying_where_possible_gives_the_same_as_the_fold(events in some_events()) {
+        let sorted = sorted(&events);
+        for count in 1..sorted.len() {
+            let (mut call, _) = fold_in(&sorted[..count]);
+            let event = sorted[count];
+            if !call.can_apply(event) {
+                prop_assert_eq!(call.status, Status::Error);
+                continue;
             }
-            ended = call.status.is_final().then_some(call.status);
+            let outcome = call.apply(event);
+            let (folded, outcomes) = fold_in(&sorted[..=count]);
+            prop_assert_eq!(&call, &folded);
+            prop_assert_eq!(outcome, outcomes[count]);
+            let (_, before) = fold_in(&sorted[..count]);
+            prop_assert_eq!(&before[..], &outcomes[..count]);
         }
     }
 
     #[test]
-    fn a_call_that_is_not_final_stands_where_its_current_attempt_stands(events in soup()) {
+    fn an_event_that_does_not_sort_last_cannot_be_applied(events in some_events()) {
+        let (call, _) = fold(&events);
+        for event in &events {
+            prop_assert!(!call.can_apply(event));
+        }
+    }
+
+    #[test]
+    fn a_final_status_is_left_only_by_a_forced_event_that_happened_later(events in some_events()) {
+        let mut last: Option<Call> = None;
+        for ((call, outcome), event) in steps(&events).into_iter().zip(sorted(&events)) {
+            if let Some(before) = last.filter(|before| before.status.is_final())
+                && (outcome.disposition.changes_status() || call.status != before.status)
+            {
+                prop_assert_eq!(outcome.disposition, Disposition::Forced);
+                prop_assert!(before.is_status_since_reported);
+                prop_assert!(event.occurred_at > before.status_since);
+            }
+            last = Some(call);
+        }
+    }
+
+    /// A live call may have a lower status than its attempt: one that went on
+    /// from the ERROR that it began with, after a late event of a higher rank.
+    #[test]
+    fn a_call_that_was_never_final_ends_when_its_current_attempt_ends(events in some_events()) {
         for (call, _) in steps(&events) {
+            if call.status.is_final() {
+                break;
+            }
             match call.attempts.last() {
-                Some(current) if !call.status.is_final() => {
+                Some(current) if current.status.ends_attempt() || call.status.is_terminal() => {
                     prop_assert_eq!(call.status, current.status);
-                    prop_assert_eq!(call.ended_at, current.ended_at);
+                    prop_assert_eq!(call.ended_at(), current.ended_at);
                 }
-                Some(_) => {}
-                None => prop_assert!(call.status == Status::Unknown || call.status.is_final()),
+                Some(current) => {
+                    prop_assert!(current.statuses.contains(&call.status));
+                    prop_assert!(current.status.rank() >= call.status.rank());
+                }
+                None => prop_assert_eq!(call.status, Status::Unknown),
             }
         }
     }
 
     #[test]
-    fn attempts_are_numbered_from_1_and_no_two_have_one_call_sid(events in soup()) {
+    fn only_an_error_that_the_call_went_on_from_is_nonfatal(events in some_events()) {
+        let (_, outcomes) = fold(&events);
+        for (outcome, event) in outcomes.iter().zip(sorted(&events)) {
+            if outcome.disposition == Disposition::Nonfatal {
+                prop_assert_eq!(event.status(), Status::Error);
+            }
+        }
+    }
+
+    #[test]
+    fn attempts_are_numbered_from_1_and_no_two_have_one_call_sid(events in some_events()) {
         for (call, outcome) in steps(&events) {
             let numbers: Vec<u32> = call.attempts.iter().map(|attempt| attempt.number).collect();
             let expected: Vec<u32> = (1..).take(numbers.len()).collect();
@@ -180,33 +230,46 @@ proptest! {
     }
 
     #[test]
-    fn an_attempt_never_goes_back_and_its_end_is_not_before_its_start(events in soup()) {
-        let mut before: Vec<crate::call::Attempt> = Vec::new();
+    fn an_attempt_goes_back_only_from_an_error_and_its_end_is_not_before_its_start(events in some_events()) {
+        let mut before: Vec<Attempt> = Vec::new();
         for (call, _) in steps(&events) {
             prop_assert!(call.attempts.len() >= before.len());
             for (then, now) in before.iter().zip(&call.attempts) {
-                prop_assert!(now.status.rank() >= then.status.rank());
+                let is_forward = now.status.rank() >= then.status.rank();
+                prop_assert!(is_forward || then.status == Status::Error);
                 prop_assert!(now.statuses.is_superset(&then.statuses));
                 prop_assert!(then.call_sid.is_none() || now.call_sid == then.call_sid);
                 prop_assert_eq!(now.started_at, then.started_at);
             }
-            for attempt in &call.attempts {
+            for (index, attempt) in call.attempts.iter().enumerate() {
+                let is_followed = index + 1 < call.attempts.len();
+                let has_ended = attempt.status.ends_attempt() || is_followed;
                 prop_assert!(attempt.statuses.contains(&attempt.status));
-                prop_assert_eq!(attempt.ended_at.is_some(), attempt.status.ends_attempt());
+                prop_assert_eq!(attempt.ended_at.is_some(), has_ended);
                 prop_assert!(attempt.ended_at.is_none_or(|end| end >= attempt.started_at));
+                prop_assert!(has_ended || !attempt.is_end_by_receipt);
             }
             before = call.attempts;
         }
     }
 
     #[test]
-    fn an_inbound_call_has_at_most_one_attempt(events in soup()) {
+    fn a_stored_attempt_is_read_back_as_it_was(events in some_events()) {
+        for attempt in fold(&events).0.attempts {
+            let json = serde_json::to_string(&attempt).unwrap();
+            prop_assert_eq!(json.contains("is_end_by_receipt"), attempt.is_end_by_receipt);
+            prop_assert_eq!(serde_json::from_str::<Attempt>(&json).unwrap(), attempt);
+        }
+    }
+
+    #[test]
+    fn an_inbound_call_has_at_most_one_attempt(events in some_events()) {
         let (call, _) = fold(&events);
         prop_assert!(call.direction != Some(Direction::Inbound) || call.attempts.len() <= 1);
     }
 
     #[test]
-    fn events_and_anomalies_are_counted(events in soup()) {
+    fn events_and_anomalies_are_counted(events in some_events()) {
         let (call, outcomes) = fold(&events);
         prop_assert_eq!(call.event_count as usize, events.len());
         let anomalies = outcomes.iter().filter(|outcome| outcome.disposition.is_anomaly()).count();
@@ -214,45 +277,54 @@ proptest! {
     }
 
     #[test]
-    fn the_stays_add_up_to_no_more_than_the_call(events in soup()) {
+    fn the_times_in_status_add_up_to_no_more_than_the_call(events in some_events()) {
         let (call, _) = fold(&events);
         let length = call.last_event_at() - call.first_event_at;
-        let stays: i64 = call.microseconds_in_status.values().sum();
-        prop_assert!(call.microseconds_in_status.values().all(|stay| *stay >= 0));
-        prop_assert!(stays <= length.num_microseconds().unwrap());
+        let total: i64 = call.microseconds_in_status.values().sum();
+        prop_assert!(call.microseconds_in_status.values().all(|time| *time >= 0));
+        prop_assert!(total <= length.num_microseconds().unwrap());
         prop_assert!(!call.microseconds_in_status.contains_key(&Status::Unknown));
     }
 
     #[test]
-    fn every_outcome_has_a_sentence_for_a_reason(events in soup()) {
-        for outcome in fold(&events).1 {
-            let reason = outcome.reason;
-            prop_assert!(reason.split(' ').count() >= 4, "{}", reason);
-            prop_assert!(reason.starts_with(char::is_lowercase), "{}", reason);
-            prop_assert!(!reason.ends_with('.'), "{}", reason);
-            prop_assert!(reason.len() <= 160, "{}", reason);
+    fn every_reason_makes_a_whole_sentence(events in some_events()) {
+        let (_, outcomes) = fold(&events);
+        for (outcome, event) in outcomes.iter().zip(sorted(&events)) {
+            let template = outcome.reason.code.template();
+            let values = [
+                ("{status}", outcome.reason.status.is_some()),
+                ("{attempt}", outcome.reason.attempt.is_some()),
+                ("{event_attempt}", outcome.attempt.is_some()),
+            ];
+            for (placeholder, is_known) in values {
+                prop_assert!(is_known || !template.contains(placeholder), "{}", template);
+            }
+            let sentence = outcome.reason.sentence(event.status(), outcome.attempt);
+            prop_assert!(!sentence.contains(['{', '}']), "{}", sentence);
+            prop_assert!(sentence.len() <= 160, "{}", sentence);
         }
     }
 
     #[test]
-    fn each_step_goes_on_from_where_the_last_one_ended(events in soup()) {
+    fn each_step_continues_from_the_one_before(events in some_events()) {
+        let (call, outcomes) = fold(&events);
         let mut status = None;
-        for ((call, outcome), event) in steps(&events).into_iter().zip(sorted(&events)) {
+        for (index, (outcome, event)) in outcomes.iter().zip(sorted(&events)).enumerate() {
             if outcome.disposition.changes_status() {
-                prop_assert_eq!(outcome.from_status, status);
+                let before = status.or((index > 0).then_some(Status::Unknown));
+                prop_assert_eq!(outcome.from_status, before);
                 prop_assert_eq!(outcome.to_status, Some(event.status()));
-                prop_assert_eq!(Some(call.status), outcome.to_status);
+                status = outcome.to_status;
             } else {
                 prop_assert_eq!((outcome.from_status, outcome.to_status), (None, None));
-                prop_assert_eq!(call.status, status.unwrap_or(Status::Unknown));
             }
-            status = Some(call.status);
         }
+        prop_assert_eq!(call.status, status.unwrap_or(Status::Unknown));
     }
 }
 
 /// Every sequence of three events that arrive one after the other, without
-/// times: nothing that three events can do is left to chance.
+/// times, with times, and with a time in the last two.
 #[test]
 fn the_fold_is_what_the_model_says_of_every_three_events() {
     let mut lines: Vec<String> = Vec::new();
@@ -263,13 +335,21 @@ fn the_fold_is_what_the_model_says_of_every_three_events() {
     for first in &lines {
         for second in &lines {
             for third in &lines {
-                let events = given(&[first, second, third]);
-                let (call, outcomes) = fold(&events);
-                assert_eq!(
-                    Some(model::sight(&call, &outcomes)),
-                    model::fold(&events),
-                    "{first}, {second}, {third}",
-                );
+                let without = given(&[first, second, third]);
+                let mut with_times = without.clone();
+                for event in &mut with_times {
+                    event.occurred_at = Some(event.received_at);
+                }
+                let mut with_some = with_times.clone();
+                with_some[0].occurred_at = None;
+                for events in [without, with_times, with_some] {
+                    let (call, outcomes) = fold(&events);
+                    assert_eq!(
+                        Some(model::view(&call, &outcomes)),
+                        model::fold(&events),
+                        "{first}, {second}, {third}",
+                    );
+                }
             }
         }
     }
@@ -281,7 +361,7 @@ fn no_events_are_no_call() {
 }
 
 #[test]
-#[should_panic(expected = "does not sort last")]
+#[should_panic(expected = "fold the call again")]
 fn an_event_that_does_not_sort_last_is_never_applied() {
     let events = given(&["PENDING @1", "CALLING @2"]);
     let (mut call, _) = Call::begin(&events[1]);
@@ -289,9 +369,17 @@ fn an_event_that_does_not_sort_last_is_never_applied() {
 }
 
 #[test]
-#[should_panic(expected = "does not sort last")]
+#[should_panic(expected = "fold the call again")]
 fn an_event_is_never_applied_twice() {
     let events = given(&["PENDING @1"]);
     let (mut call, _) = Call::begin(&events[0]);
     let _ = call.apply(&events[0]);
+}
+
+#[test]
+#[should_panic(expected = "fold the call again")]
+fn an_event_that_may_show_that_a_call_in_error_went_on_is_never_applied() {
+    let events = given(&["CALLING @1", "ERROR @2", "COMPLETED @3"]);
+    let (mut call, _) = fold(&events[..2]);
+    let _ = call.apply(&events[2]);
 }

@@ -5,29 +5,29 @@ use std::collections::{BTreeMap, HashMap};
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
-use super::{Asked, Cell};
+use super::{Cell, ReportQuery, StatusName};
 use crate::{call::Direction, store::Error};
 
-/// How long calls were in a status.
+/// The durations of calls in a status.
 #[derive(Debug)]
-pub struct Stay {
-    /// When the calls began, and of whom.
+pub struct Durations {
+    /// The bucket and group.
     pub cell: Cell,
-    /// The status, or `total` for the time from the first event to the end.
-    pub status: &'static str,
-    /// How many calls.
+    /// The status; `None` for the time from the first event to the end.
+    pub status: Option<StatusName>,
+    /// The number of calls.
     pub count: u64,
-    /// How long on average, in seconds.
+    /// The mean, in seconds.
     pub mean: f64,
-    /// How long half of them at most.
+    /// The median.
     pub p50: Percentile,
-    /// How long nine in ten of them at most.
+    /// The 90th percentile.
     pub p90: Percentile,
-    /// How long all but one in a hundred of them at most.
+    /// The 99th percentile.
     pub p99: Percentile,
 }
 
-/// The two of the sorted values between which a percentile lies, in seconds.
+/// The two values in order between which a percentile lies, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Percentile {
     /// The one before it.
@@ -38,91 +38,87 @@ pub struct Percentile {
 
 /// The durations of the calls that began in the span.
 ///
-/// They are counted here, as the database gives them: the provider's times are
-/// whole seconds, so equal ones are many, and no more is held of them than how
-/// often each came.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
-pub async fn durations(conn: &mut PgConnection, asked: &Asked<'_>) -> Result<Vec<Stay>, Error> {
+/// They are counted here, as the database returns them: the provider's times are whole
+/// seconds, so many are equal, and only the number of each is held.
+#[tracing::instrument(level = "debug", skip_all)]
+pub async fn durations(
+    conn: &mut PgConnection,
+    query: &ReportQuery<'_>,
+) -> Result<Vec<Durations>, Error> {
+    let names: HashMap<i16, String> = sqlx::query!("select id, status from status_spec")
+        .fetch_all(&mut *conn)
+        .await?
+        .into_iter()
+        .map(|row| (row.id, row.status))
+        .collect();
     let mut calls = sqlx::query!(
         r#"
         select width_bucket(first_event_at, $1::timestamptz[]) as "bucket!",
             case when $2 then project_id end as project_id,
-            case when $3 then direction end as "direction: Direction", stays as "stays!"
+            case when $3 then direction::text end as direction, total_microseconds,
+            durations as "durations!: Vec<Option<i64>>"
         from reported_calls
         where first_event_at >= $4 and first_event_at < $5
             and ($6::text[] is null or project_id = any($6))
             and ($7::text is null or direction = $7::text::call_direction)
         "#,
-        asked.starts,
-        asked.by_project,
-        asked.by_direction,
-        asked.from,
-        asked.to,
-        asked.projects.as_deref() as Option<&[&str]>,
-        asked.direction.map(Direction::as_str),
+        query.starts,
+        query.by_project,
+        query.by_direction,
+        query.from,
+        query.to,
+        query.projects.as_deref() as Option<&[&str]>,
+        query.direction.map(Direction::as_str),
     )
     .fetch(conn);
 
-    let mut counted: BTreeMap<Cell, [Counted; STATUSES.len()]> = BTreeMap::new();
+    let at = super::row("reported_calls");
+    // By status id; 0 is the time from the first event to the end.
+    let mut counted: BTreeMap<Cell, Vec<Counted>> = BTreeMap::new();
     while let Some(call) = calls.try_next().await? {
-        if call.stays.is_empty() {
-            continue;
-        }
-        if counted.len() > asked.max_rows {
+        if counted.len() > query.max_rows {
             break;
         }
-        let cell = Cell::of(call.bucket, call.project_id, call.direction);
+        let cell = Cell::read(&at, call.bucket, call.project_id, call.direction.as_deref())?;
         let counted = counted.entry(cell).or_default();
-        for stay in call.stays {
-            let (status, microseconds) = taken_apart(stay);
-            *counted[status].entry(microseconds).or_default() += 1;
+        counted.resize_with(counted.len().max(call.durations.len() + 1), Counted::default);
+        let times = [call.total_microseconds].into_iter().chain(call.durations);
+        for (counted, microseconds) in counted.iter_mut().zip(times) {
+            if let Some(microseconds) = microseconds {
+                *counted.entry(microseconds).or_default() += 1;
+            }
         }
     }
-    let stays = counted.into_iter().flat_map(|(cell, counted)| {
-        let of_statuses = STATUSES.into_iter().zip(counted);
-        let told = of_statuses.filter(|(_, counted)| !counted.is_empty());
-        told.map(move |(status, counted)| Stay::of(cell.clone(), status, counted))
+    let of_cells = counted.into_iter().flat_map(|(cell, counted)| {
+        let of_ids = (0_i16..).zip(counted).filter(|(_, counted)| !counted.is_empty());
+        of_ids.map(move |(id, counted)| (cell.clone(), id, counted))
     });
-    Ok(stays.collect())
+    of_cells
+        .map(|(cell, id, counted)| {
+            let status = match id {
+                0 => None,
+                id => Some(StatusName::read(&at, id, names.get(&id).cloned())?),
+            };
+            Ok(Durations::of(cell, status, counted))
+        })
+        .collect()
 }
 
-/// How often each duration came, in microseconds.
+/// The number of each duration, in microseconds.
 type Counted = HashMap<i64, u64>;
 
-/// What durations are of, by the number that `callstate_stays` gives it.
-const STATUSES: [&str; 10] = [
-    "total",
-    "PENDING",
-    "REQUESTED",
-    "CONNECTING",
-    "CALLING",
-    "CLOSING",
-    "ERROR",
-    "NO_RESPONSE",
-    "BUSY",
-    "UNREACHABLE",
-];
-
-/// A stay as `callstate_stays` puts it together.
-fn taken_apart(stay: i64) -> (usize, i64) {
-    (usize::try_from(stay & 15).unwrap_or_default(), stay >> 4)
-}
-
-impl Stay {
+impl Durations {
     #[expect(clippy::cast_precision_loss, reason = "a count below 2^53 is exact")]
-    fn of(cell: Cell, status: &'static str, counted: Counted) -> Self {
+    fn of(cell: Cell, status: Option<StatusName>, counted: Counted) -> Self {
         let mut counted: Vec<(i64, u64)> = counted.into_iter().collect();
         counted.sort_unstable();
         let count: u64 = counted.iter().map(|(_, calls)| calls).sum();
         let sum: f64 = counted.iter().map(|(it, calls)| seconds(*it) * *calls as f64).sum();
         let percentile = |at: f64| {
-            let place = at * (count - 1) as f64;
+            let index = at * (count - 1) as f64;
             Percentile {
-                before: sorted_at(&counted, place.floor()),
-                after: sorted_at(&counted, place.ceil()),
+                before: sorted_at(&counted, index.floor()),
+                after: sorted_at(&counted, index.ceil()),
             }
         };
         Self {
@@ -137,13 +133,13 @@ impl Stay {
     }
 }
 
-/// The value at a place, from 0, were all of them sorted; in seconds.
+/// The value at an index of all values in order; in seconds.
 #[expect(clippy::cast_precision_loss, reason = "a count below 2^53 is exact")]
-fn sorted_at(counted: &[(i64, u64)], place: f64) -> f64 {
+fn sorted_at(counted: &[(i64, u64)], index: f64) -> f64 {
     let mut before = 0;
     let found = counted.iter().find(|(_, calls)| {
         before += calls;
-        before as f64 > place
+        before as f64 > index
     });
     found.map_or(0.0, |(microseconds, _)| seconds(*microseconds))
 }

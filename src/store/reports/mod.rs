@@ -1,21 +1,20 @@
 //! Figures over many calls: what the reports show.
 //!
-//! | file | holds |
+//! | module | owns |
 //! | --- | --- |
-//! | [`span`] | time zones, and where the buckets of a span begin |
-//! | [`outcomes`] | what became of calls, and of their attempts |
+//! | [`span`] | time zones, and the buckets of a span |
+//! | [`outcomes`] | the outcomes of calls and of their attempts |
 //! | [`durations`] | how long calls were in each status |
 //! | [`concurrency`] | how many calls were in CALLING at once |
-//! | [`errors`] | what went wrong |
-//! | [`coverage`] | which types of events come |
+//! | [`errors`] | the errors of calls |
+//! | [`coverage`] | which event types occur |
 //!
-//! What always holds: whoever asks the views in the schema `reporting` in SQL
-//! finds the same figures, to which tests hold both, as what is counted here is
-//! counted from narrower views or from an index; and a report is computed from
-//! one snapshot of the database, whatever comes meanwhile.
+//! What always holds: the views in the schema `reporting` give the same figures, as
+//! tests ensure, though reports count from narrower views or from an index; and a
+//! report is computed from one snapshot of the database.
 //!
-//! Deliberately absent: buckets and groups of which there is nothing, which who
-//! asks fills in, and time.
+//! Deliberately absent: empty buckets and groups, which the caller fills in, and the
+//! current time.
 
 pub mod concurrency;
 pub mod coverage;
@@ -29,41 +28,40 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::types::PgInterval};
 
-use super::{Error, connection};
+use super::{Error, codec::Row, connection};
 use crate::call::Direction;
 
-/// What is asked of every report.
+/// The parameters of every report.
 #[derive(Debug, Clone)]
-pub struct Asked<'a> {
+pub struct ReportQuery<'a> {
     /// The least time, inclusive.
     pub from: DateTime<Utc>,
     /// The greatest, exclusive.
     pub to: DateTime<Utc>,
-    /// Where the buckets begin, in order; the first not after `from`.
+    /// The start of each bucket, in order; the first not after `from`.
     pub starts: &'a [DateTime<Utc>],
-    /// The projects that are looked at; `None` for all.
+    /// The projects; `None` for all.
     pub projects: Option<Vec<&'a str>>,
-    /// The direction that is looked at; `None` for both.
+    /// The direction; `None` for both.
     pub direction: Option<Direction>,
-    /// Whether each project is shown for itself.
+    /// Whether figures are grouped by project.
     pub by_project: bool,
-    /// Whether each direction is shown for itself.
+    /// Whether figures are grouped by direction.
     pub by_direction: bool,
-    /// How many rows the report may have. Of more, no more is read than shows it.
+    /// The most rows that the report may have. A few more are read to detect that it has too many.
     pub max_rows: usize,
 }
 
-/// What a figure is of.
+/// The bucket and group of a figure.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cell {
-    /// The place of the bucket among the starts, from 0.
+    /// The index of the bucket among the starts, from 0.
     pub bucket: usize,
     /// The project and direction.
     pub group: Group,
 }
 
-/// What figures are grouped by; `None` where they are not, or where a call has
-/// none.
+/// What figures are grouped by; `None` where they are not, or where a call has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// The project.
@@ -74,21 +72,49 @@ pub struct Group {
 
 impl Cell {
     /// The cell of a row: `bucket` is its number, from 1.
-    fn of(bucket: i32, project_id: Option<String>, direction: Option<Direction>) -> Self {
-        Self { bucket: place(bucket), group: Group { project_id, direction } }
+    fn read(
+        at: &Row<'_>,
+        bucket: i32,
+        project_id: Option<String>,
+        direction: Option<&str>,
+    ) -> Result<Self, Error> {
+        let direction = at.parse("direction", direction)?;
+        Ok(Self { bucket: index(bucket), group: Group { project_id, direction } })
     }
 }
 
-impl Asked<'_> {
-    /// How many rows of a statement show that the report has too many, where so many make one of its.
+/// A status by its number and its name, as the table of statuses has it. Ordered by number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StatusName {
+    /// The number.
+    pub id: i16,
+    /// The name.
+    pub name: String,
+}
+
+impl StatusName {
+    /// The status of a row, if the table has it.
+    fn read(at: &Row<'_>, id: i16, name: Option<String>) -> Result<Self, Error> {
+        let name = name.ok_or_else(|| format!("{id} is not the id of a status"));
+        Ok(Self { id, name: at.read("status", name)? })
+    }
+}
+
+/// A row of a view, for errors.
+fn row(view: &'static str) -> Row<'static> {
+    Row { table: view, key: &"a row" }
+}
+
+impl ReportQuery<'_> {
+    /// The most rows of a statement of which so many make one row of the report, plus one.
     fn limit(&self, of_row: usize) -> i64 {
         i64::try_from(self.max_rows.saturating_mul(of_row)).unwrap_or(i64::MAX).saturating_add(1)
     }
 
-    /// The longest time of which all buckets but the last are whole multiples; `None` where there is but one bucket.
+    /// The longest time of which all buckets but the last are multiples; `None` with one bucket.
     ///
-    /// Postgres tells to which multiple a time belongs by a division (`date_bin`), to which bucket by looking through
-    /// all of them (`width_bucket`). So millions are counted by the former, and what comes of it by the latter.
+    /// Postgres finds the multiple of a time by a division (`date_bin`), and its bucket by a search
+    /// (`width_bucket`). So millions of calls are counted by the former, and the counts by the latter.
     fn bin(&self) -> Option<PgInterval> {
         let lengths = self.starts.windows(2).map(|pair| pair[1] - pair[0]);
         let microseconds = lengths.filter_map(|length| length.num_microseconds());
@@ -101,16 +127,12 @@ fn greatest_common_divisor(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// The place of a bucket among the starts, from 0, for its number, from 1.
-fn place(bucket: impl TryInto<usize>) -> usize {
+/// The index of a bucket among the starts, from 0, for its number, from 1.
+fn index(bucket: impl TryInto<usize>) -> usize {
     bucket.try_into().unwrap_or(0).saturating_sub(1)
 }
 
-/// Begins to look at one snapshot of the database, for at most so long.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
+/// Begins a transaction on one snapshot of the database, each statement for at most so long.
 pub async fn begin(
     pool: &PgPool,
     timeout: Duration,
@@ -120,12 +142,8 @@ pub async fn begin(
     Ok(tx)
 }
 
-/// A second look at the same snapshot, so that two things can be counted at a time; none
-/// where no connection is free: who waited for one while holding another might wait for ever.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
+/// A second transaction on the same snapshot, so that two things can be counted at a time; `None`
+/// where no connection is free: waiting for one while holding another might never end.
 pub async fn beside(
     pool: &PgPool,
     first: &mut PgConnection,
@@ -138,7 +156,7 @@ pub async fn beside(
         .fetch_one(first)
         .await?;
     let mut tx = match pool.begin().await {
-        // Another was sooner.
+        // Another task took it.
         Err(sqlx::Error::PoolTimedOut) => return Ok(None),
         begun => begun?,
     };
@@ -161,7 +179,7 @@ mod tests {
         let starts: Vec<_> =
             hours.iter().map(|hours| DateTime::UNIX_EPOCH + TimeDelta::hours(*hours)).collect();
         let (from, to) = (starts[0], starts[0] + TimeDelta::days(9));
-        let asked = Asked {
+        let query = ReportQuery {
             from,
             to,
             starts: &starts,
@@ -171,13 +189,13 @@ mod tests {
             by_direction: false,
             max_rows: 1,
         };
-        asked.bin().map(|bin| bin.microseconds / 3_600_000_000)
+        query.bin().map(|bin| bin.microseconds / 3_600_000_000)
     }
 
     #[test]
-    fn buckets_are_told_apart_by_the_longest_time_that_divides_them() {
+    fn the_bin_is_the_longest_time_that_divides_all_buckets() {
         assert_eq!(bin(&[0, 24, 48, 72]), Some(24));
-        // The clocks go forward, or back.
+        // Clocks change.
         assert_eq!(bin(&[0, 24, 47, 71]), Some(1));
         assert_eq!(bin(&[0, 25]), Some(25));
         assert_eq!(bin(&[0]), None);

@@ -1,4 +1,4 @@
-//! Time zones, and where the hours, days and weeks of one begin.
+//! Time zones, and the hours, days, weeks and months of one.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,8 @@ use sqlx::PgExecutor;
 
 use crate::store::Error;
 
-/// The names by which the database knows time zones: those of IANA. Some old ones
-/// are missing that it takes for the abbreviation of an offset, such as CET.
-///
-/// # Errors
-///
-/// Where the database cannot be asked.
+/// The IANA names of the time zones that the database has. Some old names are missing
+/// that it reads as the abbreviation of an offset, such as CET.
 pub async fn time_zones(executor: impl PgExecutor<'_>) -> Result<BTreeSet<String>, Error> {
     let names = sqlx::query_scalar!(
         r#"
@@ -30,12 +26,12 @@ pub async fn time_zones(executor: impl PgExecutor<'_>) -> Result<BTreeSet<String
     Ok(names.into_iter().collect())
 }
 
-/// Where the buckets begin that have a part between two times, in order; the
-/// first may begin before.
+/// The starts of the buckets that overlap the span between two times, in order; the
+/// first may be before it.
 ///
 /// # Errors
 ///
-/// Where the database cannot be asked, or knows no such time zone.
+/// Fails if the database has no such time zone.
 pub async fn starts(
     executor: impl PgExecutor<'_>,
     from: DateTime<Utc>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use callstate::{
     call::Status,
     store::reports::{
-        Asked, begin, concurrency, coverage::coverage, durations::durations, errors::errors,
+        ReportQuery, begin, concurrency, coverage::coverage, durations::durations, errors::errors,
         outcomes::outcomes,
     },
 };
@@ -21,7 +21,7 @@ async fn of_too_many_rows_no_more_is_read_than_shows_it() {
     let from = at("2026-03-01T00:00:00Z");
     let starts: Vec<_> = (0..50 * 24).map(|hour| from + TimeDelta::hours(hour)).collect();
     let read = async |max_rows| {
-        let asked = Asked {
+        let query = ReportQuery {
             from,
             to: from + TimeDelta::days(50),
             starts: &starts,
@@ -32,17 +32,17 @@ async fn of_too_many_rows_no_more_is_read_than_shows_it() {
             max_rows,
         };
         let mut tx = begin(&pool, Duration::from_mins(1)).await.unwrap();
-        let covered = coverage(&mut tx, None, &asked).await.unwrap();
-        let mut cells: Vec<_> = durations(&mut tx, &asked).await.unwrap();
-        cells.dedup_by(|stay, before| stay.cell == before.cell);
+        let covered = coverage(&mut tx, None, &query).await.unwrap();
+        let mut cells: Vec<_> = durations(&mut tx, &query).await.unwrap();
+        cells.dedup_by(|it, before| it.cell == before.cell);
         [
-            errors(&mut tx, &asked).await.unwrap().len(),
-            outcomes(&mut tx, &asked).await.unwrap().len(),
+            errors(&mut tx, &query).await.unwrap().len(),
+            outcomes(&mut tx, &query).await.unwrap().len(),
             cells.len(),
-            concurrency::turned_away(&mut tx, &asked).await.unwrap().len(),
+            concurrency::turned_away(&mut tx, &query).await.unwrap().len(),
             covered.seen.len(),
             covered.skipped.len(),
-            concurrency::sweep(&mut tx, &asked).await.unwrap().len(),
+            concurrency::sweep(&mut tx, &query).await.unwrap().len(),
         ]
     };
     let all = read(100_000).await;

@@ -169,7 +169,7 @@ impl Ask {
         let names = seen.iter().map(Status::to_string).chain(["total".to_owned()]);
         let names: Vec<String> = names.collect();
         let tells = |told: &Told| {
-            !told.call.microseconds_in_status.is_empty() || told.call.ended_at.is_some()
+            !told.call.microseconds_in_status.is_empty() || told.call.ended_at().is_some()
         };
         self.rows(calls, tells, |calls| {
             let row = |name: &String| {
@@ -179,7 +179,9 @@ impl Ask {
                         let call = &told.call;
                         let microseconds = match name.parse::<Status>() {
                             Ok(status) => *call.microseconds_in_status.get(&status)?,
-                            Err(_) => (call.ended_at? - call.first_event_at).num_microseconds()?,
+                            Err(_) => {
+                                (call.ended_at()? - call.first_event_at).num_microseconds()?
+                            }
                         };
                         Some(ratio(usize::try_from(microseconds).unwrap(), 1_000_000))
                     })
@@ -304,10 +306,32 @@ impl Ask {
                     let group = (Some(project_id.to_string()), Some(known.direction()));
                     let mut row = Ask { by_project: true, ..self.clone() }.place(start, &group);
                     row.insert("event_type".to_owned(), json!(known));
+                    row.insert("known".to_owned(), json!(true));
                     row.insert("events".to_owned(), json!(times.len()));
                     row.insert("first_seen_at".to_owned(), json!(times.iter().min()));
                     row.insert("last_seen_at".to_owned(), json!(times.iter().max()));
                     row.insert("calls_that_skipped".to_owned(), json!(skipped));
+                    rows.push(Value::Object(row));
+                }
+                let mut unknown: BTreeMap<&str, Vec<DateTime<Utc>>> = BTreeMap::new();
+                for (project, event) in &events {
+                    let is_here = (start..end).contains(&event.effective_at());
+                    if project == project_id && is_here && event.event_type.direction().is_none() {
+                        unknown
+                            .entry(event.event_type.as_str())
+                            .or_default()
+                            .push(event.effective_at());
+                    }
+                }
+                for (event_type, times) in unknown {
+                    let group = (Some(project_id.to_string()), None);
+                    let mut row = Ask { by_project: true, ..self.clone() }.place(start, &group);
+                    row.insert("event_type".to_owned(), json!(event_type));
+                    row.insert("known".to_owned(), json!(false));
+                    row.insert("events".to_owned(), json!(times.len()));
+                    row.insert("first_seen_at".to_owned(), json!(times.iter().min()));
+                    row.insert("last_seen_at".to_owned(), json!(times.iter().max()));
+                    row.insert("calls_that_skipped".to_owned(), Value::Null);
                     rows.push(Value::Object(row));
                 }
             }

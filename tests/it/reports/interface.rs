@@ -213,7 +213,7 @@ async fn a_call_that_goes_on_counts_until_now_and_not_until_the_end_of_the_span(
     let calling = delivery("OUTBOUND_CALL_CALLING", "call-1", 0, None);
     service.deliver(calling.to_string()).await.ok();
     let pool = database.pool().await;
-    let instance = Instance::start(&pool, false).await;
+    let instance = Instance::start(&pool, false);
     let path = "/reports/concurrency?from=2026-05-12T00:00:00Z&to=2026-05-14T00:00:00Z&bucket=day";
     for (now, means) in [
         ("2026-05-12T11:00:00Z", [0.0, 0.0]),

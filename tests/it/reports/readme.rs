@@ -1,14 +1,14 @@
-//! The statements of README that report.
+//! The statements of docs/sql.md.
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
 use super::told;
 
-/// The blocks of README's section on reports from that heading on: a statement, and the output that
-/// follows it, if there is one.
+/// The blocks of a section of docs/sql.md: a statement, and the output that follows it, if there is
+/// one.
 fn blocks(heading: &str) -> Vec<(&'static str, Option<&'static str>)> {
-    const README: &str = include_str!("../../../README.md");
-    let section = README.split_once(heading).expect("README has the heading").1;
+    const PAGE: &str = include_str!("../../../docs/sql.md");
+    let section = PAGE.split_once(heading).expect("the page has the heading").1;
     let section = section.split("\n## ").next().expect("it is not empty");
     let block = |text: &'static str| text.split("\n```").next().expect("it is not empty");
     section
@@ -19,11 +19,11 @@ fn blocks(heading: &str) -> Vec<(&'static str, Option<&'static str>)> {
 }
 
 #[tokio::test]
-async fn the_ten_questions_of_readme_are_answered_as_it_shows() {
+async fn the_ten_questions_are_answered_as_documented() {
     let (database, _service, _) = told(200).await;
     let mut connection = database.connect().await;
     connection.execute("set role callstate_reporting").await.unwrap();
-    let questions = blocks("\n### Ten questions\n");
+    let questions = blocks("\n## Ten questions\n");
     assert_eq!(questions.len(), 10);
     let mut answered = 0;
     for (question, output) in questions {
@@ -37,18 +37,18 @@ async fn the_ten_questions_of_readme_are_answered_as_it_shows() {
             answered += 1;
         }
     }
-    // The client whom README asks about is another.
+    // The client of the last question has no calls here.
     assert_eq!(answered, 9);
 }
 
 #[tokio::test]
-async fn the_statements_of_readme_that_grant_are_right() {
+async fn the_documented_grants_are_those_of_the_migration() {
     let (database, _service, _) = told(10).await;
     let mut connection = database.connect().await;
-    let all = blocks("\n## Report\n");
+    let all = blocks("\n## Roles and grants\n");
     let create = "create role callstate_reporting nologin;\n";
     let (by_hand, _) =
-        all.iter().find(|(sql, _)| sql.starts_with(create)).expect("README tells what to run");
+        all.iter().find(|(sql, _)| sql.starts_with(create)).expect("the page has it");
     let granted = sqlx::query_scalar!(
         r#"
         select relname::text as "name!"
@@ -83,7 +83,7 @@ async fn the_statements_of_readme_that_grant_are_right() {
     tx.rollback().await.unwrap();
 
     let (read, _) =
-        all.iter().find(|(sql, _)| sql.contains("payload_text")).expect("README tells how");
+        all.iter().find(|(sql, _)| sql.contains("payload_text")).expect("the page has it");
     let (_, read) = read.split_once('\n').expect("after the grant it reads");
     connection.execute(AssertSqlSafe(read)).await.unwrap();
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use callstate::recho::ProviderTimeZone;
 use callstate::{
     call::{
         Call, CallId, CallKey, CallSid, Event, EventType, Fingerprint, KnownEvent, Outcome,
@@ -13,7 +14,7 @@ use callstate::{
         plan::{Faults, Plan, Settings, Timing},
     },
 };
-use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 /// A call as it was told.
@@ -77,7 +78,7 @@ pub(super) fn month(calls: u64) -> (Vec<String>, Vec<Told>) {
             switched_off: BTreeSet::from([KnownEvent::InboundClosing]),
         },
         auth_type: AuthType::None,
-        provider_utc_offset: FixedOffset::east_opt(0).unwrap(),
+        time_zone: ProviderTimeZone::UTC,
     });
     let (mut bodies, mut told) = (Vec::new(), Vec::new());
     let mut project_id = None;
@@ -111,7 +112,7 @@ type Odd = (&'static str, &'static str, i64, Option<&'static str>, &'static [&'s
 
 /// Calls that the simulation does not make, in the order in which their events come.
 #[rustfmt::skip]
-const ODD: [Odd; 24] = [
+const ODD: [Odd; 25] = [
     // contradicted, and with an error that has neither code nor phase
     ("OUTBOUND_CALL_COMPLETED", "contradicted", 10, Some("A"), &[]),
     ("OUTBOUND_CALL_BUSY", "contradicted", 20, Some("A"), &[""]),
@@ -132,6 +133,7 @@ const ODD: [Odd; 24] = [
     ("OUTBOUND_CALL_REQUESTED", "waiting", 120, None, &[]),
     // not understood at all
     ("CALL_TRANSFERRED", "unknown", 130, None, &[]),
+    ("CALL_PARKED", "unknown", 130, None, &[]),
     // forced
     ("OUTBOUND_CALL_CALLING", "canceled", 140, Some("A"), &[]),
     ("OUTBOUND_CALL_CANCELED", "canceled", 150, None, &[]),

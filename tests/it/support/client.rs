@@ -40,6 +40,12 @@ impl Answer {
         self.json()
     }
 
+    /// The body of an answer that must be 202.
+    pub(crate) fn quarantined(&self) -> Value {
+        assert_eq!(self.status, 202, "{}", self.text);
+        self.json()
+    }
+
     /// A header, empty where there is none.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("it is ASCII"))

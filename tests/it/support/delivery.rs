@@ -1,5 +1,10 @@
 //! Deliveries as the provider sends them.
 
+use callstate::{
+    call::{Delivery, ProjectId},
+    recho::{self, ProviderTimeZone, Receipt},
+};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 /// A file of `tests/fixtures/deliveries`, byte for byte.
@@ -39,4 +44,12 @@ pub(crate) fn delivery(event_type: &str, call_id: &str, second: u32, sid: Option
         },
         "authConfig": {"authType": "NONE"},
     })
+}
+
+/// A body as it is parsed when it is received at that time.
+pub(crate) fn parsed_at(body: &str, received_at: DateTime<Utc>) -> Delivery {
+    let default_project = &ProjectId::unnamed();
+    let time_zone = ProviderTimeZone::UTC;
+    let receipt = Receipt { endpoint: "default", received_at, time_zone, default_project };
+    recho::read(body.as_bytes(), receipt).expect("the body is valid").delivery
 }

@@ -8,12 +8,13 @@ use axum::{
 };
 use callstate::{
     api::{
-        Edge, Keyring, Lookup, Reports, Service, Streams, edge, keyring::Uses, router,
-        tally::Deliveries, webhooks::Endpoints,
+        Edge, Keyring, Lookup, Reports, Service, Streams, delivery_metrics::DeliveryMetrics, edge,
+        endpoints::Endpoints, keyring::Uses, router,
     },
     clock::Clock,
     ingest::{Ingest, Quarantine, Settings, Writers},
-    store::{Buckets, quarantine::Bounds},
+    recho::ProviderTimeZone,
+    store::quarantine::Bounds,
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
@@ -43,29 +44,27 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Starts it, with the database of that pool.
-    pub(crate) async fn start(pool: &PgPool, require_key: bool) -> Self {
-        let buckets = Buckets::of_database(pool).await.expect("the database answers");
+    pub(crate) fn start(pool: &PgPool, require_key: bool) -> Self {
         let settings = Settings { writers: 1, batch: 1, queue: 1 };
-        let (ingest, writers) = Ingest::start(settings, &pool.connect_options(), buckets);
+        let (ingest, writers) = Ingest::start(settings, &pool.connect_options());
         let endpoints = Endpoints {
             by_name: BTreeMap::new(),
-            provider_utc_offset: chrono::FixedOffset::east_opt(0).expect("it is UTC"),
+            time_zone: ProviderTimeZone::UTC,
             max_body: 0,
-            deliveries: Deliveries::default(),
+            metrics: DeliveryMetrics::default(),
         };
         let (keyring, uses) = Keyring::start(pool.clone(), require_key);
         let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
         let service = Service {
             pool: pool.clone(),
-            buckets,
             ingest,
             quarantine: Quarantine::new(pool.clone(), bounds),
             clock: Clock::fixed(DateTime::UNIX_EPOCH),
             endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
             keyring,
             edge: Arc::new(Edge::new(edge())),
-            lookup: Lookup::start(pool, buckets),
-            streams: Streams::start(&pool.connect_options(), buckets, 1, std::future::pending()).0,
+            lookup: Lookup::start(pool),
+            streams: Streams::start(&pool.connect_options(), 1, std::future::pending()).0,
             reports: Reports::default(),
         };
         Self { service, writers, uses }

@@ -1,8 +1,13 @@
 //! Locks by which a test holds whoever writes, before it begins or in the midst of it, and whoever reports.
 
+use std::time::Duration;
+
 use sqlx::{Executor as _, PgConnection, Row as _};
 
 use super::Database;
+
+/// How long a test waits for a transaction to wait.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Keeps everybody from writing calls, from committing it, or from reporting on them.
 pub(crate) struct Lock {
@@ -45,7 +50,8 @@ impl Lock {
 
     /// Waits until so many transactions wait for it.
     pub(crate) async fn so_many_wait(&mut self, at_least: i64) {
-        while self.waiting().await < at_least {}
+        let reached = async { while self.waiting().await < at_least {} };
+        tokio::time::timeout(TIMEOUT, reached).await.expect("transactions wait for the lock");
     }
 
     /// How many transactions wait for it.

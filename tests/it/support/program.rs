@@ -63,6 +63,14 @@ impl Service {
         .await
     }
 
+    /// Starts it with the database at a URL.
+    pub(crate) async fn start_at(database_url: &str) -> Self {
+        Self::start_as("127.0.0.1:0", |command| {
+            command.args(["--database-url", database_url]);
+        })
+        .await
+    }
+
     /// Starts it with a database of its own in a data directory.
     pub(crate) async fn start_in(place: &Place) -> Self {
         Self::start_as("127.0.0.1:0", |command| {

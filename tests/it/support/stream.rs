@@ -34,6 +34,14 @@ impl Block {
         serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
+    /// The reason and the head of a reset.
+    fn reset(&self) -> (String, String) {
+        assert_eq!(self.event, "reset", "{self:?}");
+        let data: Value = serde_json::from_str(&self.data).expect("it is JSON");
+        let text = |name: &str| data[name].as_str().expect("a text").to_owned();
+        (text("reason"), text("head"))
+    }
+
     /// Why the stream ends.
     pub(crate) fn end(&self) -> String {
         assert_eq!(self.event, "end", "{self:?}");
@@ -106,6 +114,13 @@ impl Stream {
     /// The next message, which must be about a call.
     pub(crate) async fn call(&mut self) -> Value {
         self.next().await.expect("the stream goes on").call()
+    }
+
+    /// The next message, which must be a reset for that reason: the head of the feed.
+    pub(crate) async fn reset(&mut self, reason: &str) -> String {
+        let (actual, head) = self.next().await.expect("the stream goes on").reset();
+        assert_eq!(actual, reason);
+        head
     }
 
     /// So many messages about calls: the id of each and its event.

@@ -1,0 +1,337 @@
+//! The change feed: events in the order of their commits.
+//!
+//! The write statement numbers events under the lock of the one row of `feed` and
+//! holds the lock to the commit. So positions become visible in order, and a reader
+//! that has read up to `n` misses nothing by reading on from there. A transaction that
+//! is rolled back and a deletion leave gaps; no position is used twice.
+
+use std::{io, time::Duration};
+
+use chrono::{DateTime, Utc};
+use sqlx::{
+    PgConnection, PgExecutor, PgPool,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use uuid::Uuid;
+
+use super::row::{event_type, name_of};
+use crate::{
+    call::{CallId, CallKey, Direction, Disposition, Status, event_id},
+    store::{
+        Error,
+        codec::{self, Row, count, fingerprint, key},
+        connection::for_reading_on,
+    },
+};
+
+/// How long establishing a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an unused connection is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The channel that the write statement notifies.
+const CHANNEL: &str = "callstate_stored";
+
+/// A position in a feed. Only positions of one feed have an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedPosition {
+    /// The feed.
+    pub feed_id: i64,
+    /// The position of an event, 0 before the first.
+    pub position: i64,
+}
+
+/// Why a feed cannot be continued from a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discontinuity {
+    /// The position belongs to another feed: the database was restored from a copy
+    /// and marked as such, or it is another database.
+    OtherFeed,
+    /// The position is beyond the end of the feed: the database lost events.
+    BeyondHead,
+}
+
+/// The end of the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedHead {
+    /// The position of the last event that is committed.
+    pub last: FeedPosition,
+    /// The last position that a writer has taken, even if its event was not committed or
+    /// was deleted.
+    pub last_used: i64,
+}
+
+impl FeedHead {
+    /// Whether the feed cannot be continued from a position, and why.
+    #[must_use]
+    pub fn discontinuity(self, position: FeedPosition) -> Option<Discontinuity> {
+        if position.feed_id != self.last.feed_id {
+            Some(Discontinuity::OtherFeed)
+        } else if position.position > self.last_used {
+            Some(Discontinuity::BeyondHead)
+        } else {
+            None
+        }
+    }
+}
+
+/// The end of the feed.
+#[tracing::instrument(level = "trace", skip_all)]
+pub async fn head(executor: impl PgExecutor<'_>) -> Result<FeedHead, Error> {
+    let row = sqlx::query!(
+        r#"
+        select feed_id as "feed_id!", position as "position!", last_used as "last_used!"
+        from feed_head
+        "#
+    )
+    .fetch_one(executor)
+    .await?;
+    let last = FeedPosition { feed_id: row.feed_id, position: row.position };
+    Ok(FeedHead { last, last_used: row.last_used })
+}
+
+/// Gives the feed a new identity, after the database was restored from a copy that
+/// lacks events which readers may have seen, and notifies the readers.
+pub async fn renew(conn: &mut PgConnection) -> Result<FeedPosition, Error> {
+    sqlx::query!(
+        r#"
+        with renewed as (
+            update feed
+            set feed_id = (
+                'x' || left(replace(gen_random_uuid()::text, '-', ''), 12)
+            )::bit(48)::bigint
+            returning feed_id
+        )
+        select pg_notify('callstate_stored', '')::text as notified from renewed
+        "#
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    Ok(head(conn).await?.last)
+}
+
+/// An event in the feed, with its call after it was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedEvent {
+    /// Its position.
+    pub position: i64,
+    /// The call.
+    pub key: CallKey,
+    /// The direction of the call.
+    pub direction: Option<Direction>,
+    /// The status of the call.
+    pub status: Status,
+    /// The number of attempts of the call.
+    pub attempt_count: u32,
+    /// Whether the call had errors.
+    pub has_errors: bool,
+    /// The event.
+    pub event_id: Uuid,
+    /// The provider's name of its type.
+    pub event_type: String,
+    /// What the state machine did with it.
+    pub disposition: Disposition,
+    /// When the newest event of the call had been received.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A row of `events` as far as the feed is concerned.
+struct FeedRow {
+    position: i64,
+    call: i64,
+    call_id: Option<String>,
+    project_id: Option<String>,
+    fingerprint: Vec<u8>,
+    event_type: i16,
+    unrecognized_type: Option<String>,
+    disposition: String,
+    received_at: DateTime<Utc>,
+    call_direction: Option<String>,
+    call_status: i16,
+    call_attempt_count: i32,
+    call_has_errors: bool,
+    call_updated_at: Option<DateTime<Utc>>,
+}
+
+impl FeedRow {
+    fn read(self) -> Result<FeedEvent, Error> {
+        let name = name_of(self.call, &self.fingerprint);
+        let at = Row { table: "events", key: &name };
+        let (Some(project_id), Some(call_id)) = (self.project_id, self.call_id) else {
+            return Err(at.corrupt("call", "the call is missing"));
+        };
+        let key = key("calls", project_id, call_id)?;
+        let fingerprint = at.read("fingerprint", fingerprint(&self.fingerprint))?;
+        let event_type = event_type(self.event_type, self.unrecognized_type);
+        Ok(FeedEvent {
+            position: self.position,
+            direction: at.parse("call_direction", self.call_direction.as_deref())?,
+            status: at.read("call_status", codec::status(self.call_status))?,
+            attempt_count: at.read("call_attempt_count", count(self.call_attempt_count))?,
+            has_errors: self.call_has_errors,
+            event_id: event_id(&key, fingerprint),
+            event_type: at.read("event_type", event_type)?.as_str().to_owned(),
+            disposition: at.read("disposition", self.disposition.parse())?,
+            updated_at: self.call_updated_at.unwrap_or(self.received_at),
+            key,
+        })
+    }
+}
+
+/// A part of the feed.
+#[derive(Debug)]
+pub struct FeedPage {
+    /// In order. An invalid row is an error of its own, so that it hides no other.
+    pub events: Vec<Result<FeedEvent, Error>>,
+    /// The position up to which the feed was read.
+    pub last: i64,
+}
+
+/// The events after one position and up to another, the first `limit`; of the calls
+/// of one id only, where it is given.
+#[tracing::instrument(level = "trace", skip_all)]
+pub async fn page(
+    executor: impl PgExecutor<'_>,
+    after: i64,
+    up_to: i64,
+    of_call: Option<&CallId>,
+    limit: u16,
+) -> Result<FeedPage, Error> {
+    let rows = match of_call {
+        None => all(executor, after, up_to, limit).await?,
+        Some(call_id) => of_id(executor, call_id, after, up_to, limit).await?,
+    };
+    let is_cut = rows.len() >= limit.into();
+    let last = rows.last().filter(|_| is_cut).map_or(up_to, |row| row.position);
+    Ok(FeedPage { events: rows.into_iter().map(FeedRow::read).collect(), last })
+}
+
+async fn all(
+    executor: impl PgExecutor<'_>,
+    after: i64,
+    up_to: i64,
+    limit: u16,
+) -> Result<Vec<FeedRow>, Error> {
+    let rows = sqlx::query_as!(
+        FeedRow,
+        r#"
+        select events.position as "position!", events.call as "call!", calls.call_id as "call_id?",
+            calls.project_id as "project_id?", events.fingerprint as "fingerprint!",
+            events.event_type as "event_type!", events.unrecognized_type,
+            events.disposition::text as "disposition!", events.received_at as "received_at!",
+            events.call_direction::text as call_direction, events.call_status as "call_status!",
+            events.call_attempt_count as "call_attempt_count!",
+            events.call_has_errors as "call_has_errors!", events.call_updated_at
+        from (
+            select *
+            from events
+            where position > $1 and position <= $2
+            order by position
+            limit $3
+        ) as events
+        left join calls on calls.id = events.call
+        order by events.position
+        "#,
+        after,
+        up_to,
+        i64::from(limit),
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(rows)
+}
+
+async fn of_id(
+    executor: impl PgExecutor<'_>,
+    call_id: &CallId,
+    after: i64,
+    up_to: i64,
+    limit: u16,
+) -> Result<Vec<FeedRow>, Error> {
+    let rows = sqlx::query_as!(
+        FeedRow,
+        r#"
+        select events.position as "position!", events.call as "call!", calls.call_id as "call_id?",
+            calls.project_id as "project_id?", events.fingerprint as "fingerprint!",
+            events.event_type as "event_type!", events.unrecognized_type,
+            events.disposition::text as "disposition!", events.received_at as "received_at!",
+            events.call_direction::text as call_direction, events.call_status as "call_status!",
+            events.call_attempt_count as "call_attempt_count!",
+            events.call_has_errors as "call_has_errors!", events.call_updated_at
+        from calls
+        cross join lateral (
+            select *
+            from events
+            where call = calls.id
+            -- found by their key: a call has few events, the feed many
+            offset 0
+        ) as events
+        where calls.call_id = $1 and events.position > $2 and events.position <= $3
+        order by events.position
+        limit $4
+        "#,
+        call_id.as_str(),
+        after,
+        up_to,
+        i64::from(limit),
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(rows)
+}
+
+/// Connections for reading the feed: at most so many, each opened when it is needed.
+#[must_use]
+pub fn connections(options: &PgConnectOptions, most: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(most)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .idle_timeout(IDLE_TIMEOUT)
+        .after_connect(|connection, _| Box::pin(for_reading_on(connection)))
+        .connect_lazy_with(options.clone())
+}
+
+/// A connection that is notified when any instance stores events.
+#[derive(Debug)]
+pub struct FeedListener {
+    /// A [`PgListener`] takes its one connection from a pool.
+    pool: PgPool,
+    listener: PgListener,
+}
+
+impl FeedListener {
+    /// Connects and listens.
+    pub async fn connect(options: &PgConnectOptions) -> Result<Self, Error> {
+        let pool = connections(options, 1);
+        let mut listener = PgListener::connect_with(&pool).await?;
+        // After a lost connection the owner reads the feed anew.
+        listener.eager_reconnect(false);
+        listener.listen(CHANNEL).await?;
+        Ok(Self { pool, listener })
+    }
+
+    /// Waits until there may be something to read.
+    pub async fn notified(&mut self) -> Result<(), Error> {
+        match self.listener.try_recv().await? {
+            Some(_) => Ok(()),
+            None => Err(sqlx::Error::Io(io::ErrorKind::ConnectionAborted.into()).into()),
+        }
+    }
+
+    /// Discards the notifications received until now, as the feed is about to be read.
+    pub fn discard_notifications(&mut self) {
+        while self.listener.next_buffered().is_some() {}
+    }
+
+    /// The connection, for queries.
+    pub async fn connection(&mut self) -> Result<&mut PgConnection, Error> {
+        Ok(sqlx::Acquire::acquire(&mut self.listener).await?)
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        drop(self.listener);
+        self.pool.close().await;
+    }
+}

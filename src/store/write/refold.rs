@@ -1,0 +1,66 @@
+//! Folding stored calls again, for `rebuild`.
+
+use std::collections::BTreeMap;
+
+use sqlx::{Connection as _, PgConnection};
+
+use super::{
+    change::{Change, Origin},
+    recorder::commit,
+};
+use crate::{
+    call::CallKey,
+    store::{Error, calls::find::CallName, error::Class, events::row::of_calls},
+};
+
+/// How often calls are tried that Postgres rolls back in favor of other writers.
+const MAX_TRIES: u32 = 8;
+
+/// Folds these calls again from their events and writes what differs from the store.
+/// A call without events is removed. The rows of the calls may be invalid.
+///
+/// # Errors
+///
+/// Fails if a query fails or a row of their events is invalid.
+pub async fn refold(conn: &mut PgConnection, calls: &[CallName]) -> Result<(), Error> {
+    for _ in 0..MAX_TRIES {
+        match try_refold(conn, calls).await {
+            Err(error) if error.class() == Class::RolledBack => {}
+            result => return result,
+        }
+    }
+    Err(Error::Contended { rounds: MAX_TRIES })
+}
+
+/// Refolds in one transaction, in which the calls are locked.
+async fn try_refold(conn: &mut PgConnection, calls: &[CallName]) -> Result<(), Error> {
+    let mut tx = conn.begin().await?;
+    let ids: Vec<i64> = calls.iter().map(|call| call.id).collect();
+    let versions: BTreeMap<i64, i32> = sqlx::query!(
+        "select id, version from calls where id = any($1) order by id for update",
+        &ids,
+    )
+    .fetch_all(&mut *tx)
+    .await?
+    .into_iter()
+    .map(|row| (row.id, row.version))
+    .collect();
+    let mut events = of_calls(&mut *tx, &ids).await?;
+    let mut changes: BTreeMap<&CallKey, Change<'_>> = BTreeMap::new();
+    for CallName { id, key } in calls {
+        // A call that was removed meanwhile is not created again.
+        let Some(version) = versions.get(id) else {
+            continue;
+        };
+        let mut change = Change::of(key);
+        change.id = *id;
+        change.origin = Origin::Stored(*version);
+        change.fold_again(&events.remove(id).unwrap_or_default());
+        changes.insert(key, change);
+    }
+    commit(&mut tx, &mut changes).await?;
+    let empty: Vec<i64> = changes.values().filter(|it| it.call.is_none()).map(|it| it.id).collect();
+    sqlx::query!("delete from calls where id = any($1)", &empty).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
