@@ -57,6 +57,16 @@ pub enum Error {
         "the database is not callstate's own: who keeps its server knows how to be its superuser"
     )]
     NotManaged,
+    /// A command other than `serve` found no database in the data directory.
+    #[error(
+        "there is no database in the data directory {}; `callstate serve` creates one, and --data-dir or \
+         --database-url names another",
+        .data_dir.display()
+    )]
+    NoCluster {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
     /// A folder of our own server cannot be named.
     #[error("cannot tell where {} is", .path.display())]
     Folder {
@@ -112,7 +122,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects to the configured database, or acquires our own server.
+    /// Connects to the configured database, or acquires our own server. Only
+    /// [`Claim::Serve`] creates its cluster.
     ///
     /// # Errors
     ///
@@ -123,6 +134,9 @@ impl Database {
             DatabaseSource::Url(url) => (parse(url.expose())?, None),
             DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
                 let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
+                if claim == Claim::Join && !postgres::has_cluster(&options)? {
+                    return Err(Error::NoCluster { data_dir: options.data_dir });
+                }
                 let server = postgres::acquire(&options, claim).await?;
                 // Cheaper than the network's way round.
                 (parse(server.url())?.socket(server.socket_dir()), Some(server))

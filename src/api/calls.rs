@@ -56,7 +56,8 @@ pub(super) struct CallDocument {
     is_final: bool,
     /// How many attempts there were.
     attempt_count: usize,
-    /// The dials of the call, in their order; of an inbound call at most one.
+    /// The attempts of the call, in their order; of an inbound call at most one. An attempt may never
+    /// have been dialed.
     attempts: Vec<AttemptDocument>,
     /// The current attempt's.
     call_sid: Option<CallSid>,
@@ -86,7 +87,7 @@ pub(super) struct CallDocument {
     updated_at: DateTime<Utc>,
 }
 
-/// One dial of a call.
+/// An attempt of a call. It may never have been dialed.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
 struct AttemptDocument {

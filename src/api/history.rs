@@ -36,7 +36,7 @@ const MAX_LIMIT: u16 = 500;
 const MAX_LIMIT_WITH_PAYLOAD: u16 = 100;
 
 /// The most bytes of payloads on a page, unless its first event alone has more: 8 MiB.
-const MAX_PAYLOAD_BYTES: u32 = 8 << 20;
+pub(super) const MAX_PAYLOAD_BYTES: u32 = 8 << 20;
 
 /// A page of a call's history.
 #[derive(Debug, Serialize, ToSchema)]
@@ -56,12 +56,19 @@ pub(super) struct HistoryDocument {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Event)]
 struct EventDocument {
+    /// The status that the event says; null where its type is unknown.
+    status: Option<Status>,
+    #[serde(flatten)]
+    details: EventDetails,
+}
+
+/// An event and its effect on its call.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EventDetails {
     /// Identifies the event: the same for each of its deliveries.
     event_id: Uuid,
     /// What the event is called, be it known or not.
     event_type: String,
-    /// The status that the event says; null where its type is unknown.
-    status: Option<Status>,
     /// What the state machine did with it.
     disposition: Disposition,
     /// Why, in one sentence.
@@ -100,13 +107,23 @@ struct EventDocument {
 
 impl From<HistoryEvent> for EventDocument {
     fn from(shown: HistoryEvent) -> Self {
+        Self { status: reported_status(&shown), details: shown.into() }
+    }
+}
+
+/// The status that an event reports, if its type is known.
+pub(super) fn reported_status(shown: &HistoryEvent) -> Option<Status> {
+    Some(shown.stored.event.status()).filter(|status| *status != Status::Unknown)
+}
+
+impl From<HistoryEvent> for EventDetails {
+    fn from(shown: HistoryEvent) -> Self {
         let event_id = shown.event_id();
         let StoredEvent { event, derived, last_delivered_at } = shown.stored;
         let Derived { event_type: _, effective_at, outcome } = derived;
         Self {
             event_id,
             event_type: event.event_type.as_str().to_owned(),
-            status: Some(event.status()).filter(|status| *status != Status::Unknown),
             disposition: outcome.disposition,
             reason: outcome.reason.sentence(event.status(), outcome.attempt),
             from_status: outcome.from_status,
@@ -180,7 +197,7 @@ pub(super) async fn show(
 /// What is shown only where it is asked for.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
-enum Include {
+pub(super) enum Include {
     Payload,
 }
 
@@ -195,7 +212,7 @@ impl IntoParams for Include {
     }
 }
 
-fn read_include(include: &str) -> Result<Include, String> {
+pub(super) fn read_include(include: &str) -> Result<Include, String> {
     if include == "payload" { Ok(Include::Payload) } else { Err("must be payload".to_owned()) }
 }
 

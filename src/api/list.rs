@@ -22,11 +22,12 @@ use super::{
     openapi::{answers::BadParameter, example},
     page::{FIRST_YEAR, Paging, cut, read_cursor, read_limit, read_time, write_cursor, write_time},
     query::{
-        Query, parameter, read_flag, read_instant, read_name, read_statuses, statuses_parameter,
+        Query, list_parameter, parameter, read_call_ids, read_flag, read_instant, read_name,
+        read_statuses, statuses_parameter,
     },
 };
 use crate::{
-    call::{CallSid, ClientId, Direction, ProjectId, Status},
+    call::{CallId, CallSid, ClientId, Direction, ProjectId, Status},
     store::calls::{
         filter::Filter,
         list::{ListPosition, ListStart, page},
@@ -38,6 +39,9 @@ const MAX_LIMIT: u16 = 500;
 
 /// The calls on a page, unless it is said.
 const DEFAULT_LIMIT: u16 = 50;
+
+/// The most calls that the parameter `call_id` names.
+const MAX_CALL_IDS: usize = 100;
 
 /// The most errors of each call that are shown: the first. The call alone shows
 /// more.
@@ -70,7 +74,11 @@ impl IntoParams for Filters {
             ("direction", "Those that were dialled so.", named(&Direction::name())),
             ("project_id", "Those of this project.", named(&ProjectId::name())),
             ("client_id", "Those of this party.", named(&ClientId::name())),
-            ("call_sid", "Those of which an attempt is this dial.", named(&CallSid::name())),
+            (
+                "call_sid",
+                "Those of which an attempt has this id of the telephony provider.",
+                named(&CallSid::name()),
+            ),
             ("has_errors", "Those that have errors, or have none.", flag()),
             (
                 "anomalous",
@@ -89,7 +97,10 @@ impl IntoParams for Filters {
             .into_iter()
             .map(|(name, meaning, schema)| parameter(name, ParameterIn::Query, meaning, schema));
         let status = statuses_parameter("Those that have one of these statuses.");
-        [status].into_iter().chain(filters).collect()
+        let meaning = format!("Those by these ids, at most {MAX_CALL_IDS}.");
+        let call_id = Ref::from_schema_name(CallId::name());
+        let call_id = list_parameter("call_id", &meaning, call_id);
+        [status, call_id].into_iter().chain(filters).collect()
     }
 }
 
@@ -152,6 +163,7 @@ fn take_filter(query: &mut Query, caller: &Caller, now: DateTime<Utc>) -> Filter
         projects: caller.projects(project_id.as_ref()),
         statuses: Status::ALL.iter().copied().filter(is_wanted).collect(),
         direction: query.take("direction", read_name),
+        call_ids: query.take("call_id", |value| read_call_ids(value, MAX_CALL_IDS)),
         client_id: query
             .take("client_id", |value| ClientId::new(value).map_err(|why| why.to_string())),
         call_sid: query

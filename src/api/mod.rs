@@ -8,8 +8,9 @@
 //! | `list` | `GET /calls` |
 //! | [`stream`] | `GET /stream`, `GET /calls/{call_id}/stream` |
 //! | `history` | `GET /calls/{call_id}/history` |
+//! | `events` | `GET /events` |
 //! | [`reports`] | `GET /reports/outcomes`, `durations`, `concurrency`, `errors`, `coverage` |
-//! | [`quarantine`] | `GET /quarantine`, `GET /quarantine/{id}`, `POST /quarantine/{id}/replay` |
+//! | [`quarantine`] | `GET /quarantine`, `GET` and `DELETE /quarantine/{id}`, `POST /quarantine/{id}/replay` |
 //! | `state_machine` | `GET /state-machine` |
 //! | `health` | `GET /health/live`, `GET /health/ready` |
 //! | `metrics` | `GET /metrics` |
@@ -32,6 +33,7 @@ pub mod delivery_metrics;
 mod docs;
 pub mod edge;
 pub mod endpoints;
+mod events;
 mod health;
 mod history;
 pub mod keyring;
@@ -101,7 +103,7 @@ pub struct Service {
 }
 
 /// The templates of all routes: requests are counted by them.
-const ROUTES: [&str; 24] = [
+const ROUTES: [&str; 25] = [
     "/webhooks",
     "/webhooks/",
     "/webhooks/{endpoint}",
@@ -115,6 +117,7 @@ const ROUTES: [&str; 24] = [
     "/calls/{call_id}/history",
     "/calls/{call_id}/stream",
     "/stream",
+    "/events",
     "/reports/outcomes",
     "/reports/durations",
     "/reports/concurrency",
@@ -157,13 +160,14 @@ pub fn router(service: Service) -> Router {
         .route("/calls/{call_id}/history", get(history::show))
         .route("/calls/{call_id}/stream", get(stream::of_call))
         .route("/stream", get(stream::all))
+        .route("/events", get(events::show))
         .route("/reports/outcomes", get(reports::outcomes::show))
         .route("/reports/durations", get(reports::durations::show))
         .route("/reports/concurrency", get(reports::concurrency::show))
         .route("/reports/errors", get(reports::errors::show))
         .route("/reports/coverage", get(reports::coverage::show))
         .route("/quarantine", get(quarantine::list))
-        .route("/quarantine/{id}", get(quarantine::show))
+        .route("/quarantine/{id}", get(quarantine::show).delete(quarantine::delete))
         .route("/quarantine/{id}/replay", post(quarantine::replay))
         .method_not_allowed_fallback(no_such_method)
         .route_layer(middleware::from_fn_with_state(service.clone(), caller::guard));

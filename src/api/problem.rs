@@ -77,6 +77,13 @@ pub(super) struct MoreOfProblem {
     /// With 409: the projects that have a call by that id.
     #[schema(nullable = false)]
     project_ids: Option<Vec<ProjectId>>,
+    /// With 409 of the change feed: `other_feed`, where the database was restored from a copy or is
+    /// another one, or `beyond_head`, where it lost events.
+    #[schema(nullable = false)]
+    reason: Option<String>,
+    /// With 409 of the change feed: its last position.
+    #[schema(nullable = false)]
+    head: Option<String>,
 }
 
 macro_rules! problems {
@@ -116,6 +123,8 @@ problems! {
     method_not_allowed: METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here";
     /// Several projects have a call by that id.
     ambiguous_call: CONFLICT, "ambiguous-call", "Several projects have a call by that id";
+    /// A position is not one of this change feed.
+    feed_reset: CONFLICT, "feed-reset", "The position is not one of this change feed";
     /// What would change something comes from a page that may not.
     foreign_origin: FORBIDDEN, "foreign-origin", "Pages of that origin may not do this";
     /// The request is to a name that is not ours.

@@ -1,10 +1,10 @@
-//! `GET /quarantine`, `GET /quarantine/{id}`, `POST /quarantine/{id}/replay`:
+//! `GET /quarantine`, `GET` and `DELETE /quarantine/{id}`, `POST /quarantine/{id}/replay`:
 //! deliveries that could not be understood. For administrators.
 
 use axum::{
     Json,
     extract::{FromRequestParts, Path, State},
-    http::{Uri, request::Parts},
+    http::{StatusCode, Uri, request::Parts},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
@@ -141,6 +141,15 @@ impl IntoResponses for NoSuchEntry {
     }
 }
 
+/// A page of another origin may not delete entries.
+struct NotDeleted;
+
+impl IntoResponses for NotDeleted {
+    fn responses() -> Answers {
+        problems(Admin::refusals().into_iter().chain([foreign_origin()]))
+    }
+}
+
 /// Why an entry stays.
 struct Stayed;
 
@@ -253,6 +262,36 @@ pub(super) async fn replay(
         Err(ReplayError::Ingest(refused)) => Err(refused.into()),
         Err(ReplayError::Store(error)) => Err(error.into()),
     }
+}
+
+/// Deletes an entry
+///
+/// For good, without a replay. A later delivery of the same body is a new entry.
+#[utoipa::path(
+    delete,
+    path = "/quarantine/{id}",
+    operation_id = "delete_quarantine_entry",
+    tag = "quarantine",
+    params(EntryIdInPath),
+    responses(
+        (status = 204, description = "The entry is deleted."),
+        NoSuchEntry,
+        NotDeleted,
+    ),
+    security((), ("api_key" = ["admin"])),
+)]
+pub(super) async fn delete(
+    _: Admin,
+    State(service): State<Shared>,
+    EntryIdInPath(id): EntryIdInPath,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
+    Query::of(&uri).finish()?;
+    if !service.quarantine.discard(id).await? {
+        return Err(no_such_entry(id));
+    }
+    tracing::info!(%id, "an entry of the quarantine was deleted");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn no_such_entry(id: Uuid) -> Problem {

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The parameters that are lists.
-const LISTS: [&str; 2] = ["status", "group_by"];
+const LISTS: [&str; 3] = ["status", "group_by", "call_id"];
 
 /// What separates the items of a list.
 const SEPARATOR: char = ',';
@@ -131,6 +131,17 @@ pub(super) fn read_name<T: FromStr<Err = UnknownName>>(name: &str) -> Result<T, 
 /// Reads a list of statuses.
 pub(super) fn read_statuses(statuses: &str) -> Result<BTreeSet<Status>, String> {
     statuses.split(SEPARATOR).map(read_name).collect()
+}
+
+/// Reads a list of calls, at most so many.
+pub(super) fn read_call_ids(call_ids: &str, most: usize) -> Result<BTreeSet<CallId>, String> {
+    let read = |call_id| CallId::new(call_id).map_err(|why| why.to_string());
+    let call_ids: BTreeSet<CallId> =
+        call_ids.split(SEPARATOR).map(read).collect::<Result<_, _>>()?;
+    if call_ids.len() > most {
+        return Err(format!("must be at most {most} calls"));
+    }
+    Ok(call_ids)
 }
 
 /// Reads a time ([RFC 3339]), to the microsecond.

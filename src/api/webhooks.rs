@@ -110,7 +110,7 @@ fn project_not_accepted() -> Problem {
 }
 
 fn unsupported_encoding(error: &DecodeError) -> Problem {
-    Problem::not_a_json_type(format!("Content-Encoding: {error}"))
+    Problem::not_a_json_type(error.to_string())
 }
 
 /// Why a delivery is rejected.

@@ -79,7 +79,7 @@ enum What {
     Calls,
     /// Events, each with what it did to its call
     Events,
-    /// The dials of the calls
+    /// The attempts of the calls, whether they were dialed or not
     Attempts,
     /// Events as they were delivered, for `import`
     Deliveries,
@@ -163,8 +163,23 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
 
 /// The format that was asked for, or that the name of the file tells.
 fn format(options: &Options) -> Result<Format, Failure> {
-    let told = options.output.as_deref().and_then(Path::extension).and_then(OsStr::to_str);
-    let told = told.and_then(|ending| Format::from_str(ending, true).ok());
+    let extension = options.output.as_deref().and_then(Path::extension);
+    let of_name = extension.and_then(OsStr::to_str).map(|it| Format::from_str(it, true));
+    let told = match (extension, of_name) {
+        (_, Some(Ok(format))) => Some(format),
+        (Some(extension), _) if options.format.is_none() => {
+            let known: Vec<String> = Format::value_variants()
+                .iter()
+                .filter_map(|format| Some(format!(".{}", format.to_possible_value()?.get_name())))
+                .collect();
+            return Err(Failure::Usage(format!(
+                "--output: .{} is not a known extension ({}); --format names the format",
+                extension.display(),
+                known.join(", ")
+            )));
+        }
+        _ => None,
+    };
     match (options.what, options.format.or(told).unwrap_or(Format::Jsonl)) {
         (What::Deliveries, Format::Csv | Format::Parquet) => Err(Failure::Usage(
             "deliveries are exported as jsonl only, for they are there to be imported".to_owned(),

@@ -69,11 +69,16 @@ impl From<database::Error> for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        if error.class() == Class::Schema { Self::new(NoSchema(error)) } else { Self::new(error) }
+        if error.class() == Class::Schema {
+            tracing::debug!(%error, "the database lacks the schema");
+            Self::new(NoSchema)
+        } else {
+            Self::new(error)
+        }
     }
 }
 
 /// What the store says, in words that help where it was never migrated.
 #[derive(Debug, thiserror::Error)]
 #[error("the database lacks the schema of this callstate (callstate migrate brings it)")]
-struct NoSchema(#[source] store::Error);
+struct NoSchema;

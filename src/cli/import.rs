@@ -116,6 +116,8 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
     // What was taken in before a failure is told as well.
     match options.format {
         Format::Json => output::json(&report)?,
+        // A failure is all that there is to say where nothing was read.
+        Format::Text if outcome.is_err() && report.deliveries + report.bad_lines == 0 => {}
         Format::Text => output::line(&summary(&report))?,
     }
     outcome?;
@@ -129,6 +131,7 @@ fn summary(report: &Report) -> String {
         "{deliveries} deliveries taken in: {new_events} new events, {known_events} that were there"
     );
     match bad_lines {
+        0 if *deliveries == 0 => "there are no deliveries in the file".to_owned(),
         0 => taken,
         1 => format!("{taken}; 1 bad line"),
         several => format!("{taken}; {several} bad lines"),

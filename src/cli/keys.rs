@@ -53,7 +53,7 @@ pub(super) struct CreateOptions {
         help = "A project that it is limited to; may be given several times [default: all projects]"
     )]
     projects: Vec<ProjectId>,
-    #[arg(long, value_parser = scope, default_value_t = Scope::Read, help = "What it is good for: read or admin")]
+    #[arg(long, value_parser = scope, default_value_t = Scope::Read, help = "What it is good for: read or admin; limited to projects, admin cannot use the quarantine")]
     scope: Scope,
     #[arg(
         long,
@@ -201,6 +201,12 @@ async fn create(options: CreateOptions, pool: &PgPool, now: DateTime<Utc>) -> Re
         last_used_at: None,
     };
     api_keys::insert(pool, &key.hash(), &grant).await?;
+    if grant.scope == Scope::Admin && grant.projects != Projects::All {
+        eprintln!(
+            "callstate: a key with the scope admin that is limited to projects cannot use the quarantine, \
+             which is of all projects"
+        );
+    }
     match format {
         Format::Text => {
             eprintln!("{}", description(&grant));

@@ -10,7 +10,7 @@
 //! | `export` | writes calls, events, attempts and deliveries to files |
 //! | `import` | takes in deliveries from files |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
-//! | `quarantine` | `quarantine list`, `show` and `replay`: what could not be understood |
+//! | `quarantine` | `quarantine list`, `show`, `replay` and `drop`: what could not be understood |
 //! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
 //!
@@ -43,6 +43,7 @@ use std::process::ExitCode;
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use chrono::{DateTime, Utc};
+use clap::builder::UnknownArgumentValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use uuid::Uuid;
@@ -90,7 +91,7 @@ enum Command {
     Import(import::Options),
     /// Send realistic traffic to a running callstate, and check what became of it
     Simulate(Box<simulate::Options>),
-    /// Look at the deliveries that could not be understood, and take them in
+    /// List, show, replay and drop the deliveries that could not be understood
     #[command(subcommand)]
     Quarantine(quarantine::Command),
     /// Print the state machine's table, from the code
@@ -157,6 +158,13 @@ struct ServeFlags {
         help = "The address to listen on; port 0 picks a free one [env: CALLSTATE_LISTEN] [default: 127.0.0.1:8080]"
     )]
     listen: Option<String>,
+    /// No option, only a hint to the right one.
+    #[arg(
+        long,
+        hide = true,
+        value_parser = UnknownArgumentValueParser::suggest_arg("--listen 127.0.0.1:PORT")
+    )]
+    port: Option<String>,
     #[arg(long, help = "Leave pending migrations alone [env: CALLSTATE_NO_MIGRATE]")]
     no_migrate: bool,
     #[arg(
@@ -197,8 +205,13 @@ impl ServeFlags {
     }
 
     fn are_given(&self) -> bool {
-        let Self { listen, no_migrate, provider_time_zone, require_key, insecure } = self;
-        listen.is_some() || provider_time_zone.is_some() || *no_migrate || *require_key || *insecure
+        let Self { listen, port, no_migrate, provider_time_zone, require_key, insecure } = self;
+        listen.is_some()
+            || port.is_some()
+            || provider_time_zone.is_some()
+            || *no_migrate
+            || *require_key
+            || *insecure
     }
 }
 

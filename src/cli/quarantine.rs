@@ -1,10 +1,14 @@
-//! `callstate quarantine list | show | replay`: deliveries that could not be
+//! `callstate quarantine list | show | replay | drop`: deliveries that could not be
 //! understood.
 //!
 //! They work on the database itself, whether the service runs or not. A replay
 //! reads the configuration for what the service would ask of it: whether the
 //! entry's endpoint is still there and takes the project, and the time zone of the
 //! `Time:` lines.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -20,7 +24,7 @@ use crate::database::Database;
 use crate::ingest::quarantine::ReplayError;
 use crate::ingest::{Ingest, Quarantine, Settings};
 use crate::postgres::Claim;
-use crate::store::quarantine::{Entry, by_id, count, newest, oldest};
+use crate::store::quarantine::{Entry, by_id, count, newest, oldest, remove};
 use crate::store::write::Recorded;
 use crate::telemetry;
 
@@ -32,6 +36,9 @@ use super::reload;
 /// How many entries are read at a time.
 const PAGE: u16 = 500;
 
+/// The most bytes of a corrected body: those of the largest delivery that can be configured.
+const MAX_BODY: u64 = 64 * 1024 * 1024;
+
 /// After how many entries a plain line tells of the progress where there is no
 /// terminal.
 const PLAIN_LINE_EVERY: u64 = 1000;
@@ -41,10 +48,12 @@ const PLAIN_LINE_EVERY: u64 = 1000;
 pub(super) enum Command {
     /// Print the entries, the newest first
     List(ListOptions),
-    /// Print an entry with its body
+    /// Print an entry with the headers that were kept and its body
     Show(ShowOptions),
     /// Take entries in, with the time at which they first came
     Replay(ReplayOptions),
+    /// Delete entries for good, without a replay
+    Drop(DropOptions),
 }
 
 impl Command {
@@ -52,7 +61,7 @@ impl Command {
     pub(super) fn takes_in(&self) -> bool {
         match self {
             Self::Replay(_) => true,
-            Self::List(_) | Self::Show(_) => false,
+            Self::List(_) | Self::Show(_) | Self::Drop(_) => false,
         }
     }
 }
@@ -85,9 +94,31 @@ pub(super) struct ReplayOptions {
     /// Take in all entries, the oldest first
     #[arg(long, conflicts_with = "ids")]
     all: bool,
+    /// A corrected body to replay in place of that of the entry, or - for standard input; for one entry
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    body: Option<PathBuf>,
     /// How to print what became of them
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+/// The options of `quarantine drop`.
+#[derive(Debug, Args)]
+pub(super) struct DropOptions {
+    /// The ids of the entries
+    #[arg(required = true, value_name = "ID", value_parser = super::uuid)]
+    ids: Vec<Uuid>,
+    /// How to print what was deleted
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// An entry with its headers, for `--format json`.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    entry: WholeEntryDocument,
+    headers: serde_json::Value,
 }
 
 /// What became of the entries, for `--format json`.
@@ -113,11 +144,16 @@ struct Stay {
 /// Does what was asked for, on a database that is opened for it.
 pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure> {
     telemetry::init(&config.log);
+    let corrected = match &command {
+        Command::Replay(options) => corrected(options)?,
+        Command::List(_) | Command::Show(_) | Command::Drop(_) => None,
+    };
     let database = Database::open(&config, Claim::Join).await?;
     let outcome = match command {
         Command::List(options) => list(&database, options.format).await,
         Command::Show(options) => show(&database, options).await,
-        Command::Replay(options) => replay(&database, &config, options).await,
+        Command::Replay(options) => replay(&database, &config, options, corrected).await,
+        Command::Drop(options) => drop_some(&database, options).await,
     };
     let closed = database.close().await;
     outcome?;
@@ -153,9 +189,17 @@ async fn show(database: &Database, options: ShowOptions) -> Result<(), Failure> 
     let found = by_id(database.pool(), options.id).await?;
     let found = found.ok_or_else(|| no_such_entry(options.id))?;
     match options.format {
-        Format::Json => output::json(&WholeEntryDocument::from(found)),
+        Format::Json => {
+            let headers = found.headers.clone();
+            output::json(&Shown { entry: found.into(), headers })
+        }
         Format::Text => {
             output::line(&line(&found.entry))?;
+            for (name, value) in found.headers.as_object().into_iter().flatten() {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                output::line(&format!("{name}: {value}").replace(is_unprintable, "\u{fffd}"))?;
+            }
+            output::line("")?;
             // A body that is no text would be garbled, or do things to a terminal.
             output::line(&String::from_utf8_lossy(&found.body).replace(is_unprintable, "\u{fffd}"))
         }
@@ -170,10 +214,69 @@ fn no_such_entry(id: Uuid) -> Failure {
     Failure::new(format!("there is no entry {id} in the quarantine"))
 }
 
+/// Deletes each entry that is there, and then fails if another is not.
+async fn drop_some(database: &Database, options: DropOptions) -> Result<(), Failure> {
+    let (mut dropped, mut missing) = (Vec::new(), Vec::new());
+    for id in options.ids {
+        if remove(database.pool(), id).await? {
+            if options.format == Format::Text {
+                output::line(&format!("{id} dropped"))?;
+            }
+            dropped.push(id);
+        } else {
+            missing.push(id);
+        }
+    }
+    if options.format == Format::Json {
+        output::json(&serde_json::json!({ "dropped": dropped }))?;
+    }
+    match missing.as_slice() {
+        [] => Ok(()),
+        [id] => Err(no_such_entry(*id)),
+        several => {
+            let ids: Vec<String> = several.iter().map(Uuid::to_string).collect();
+            let ids = ids.join(", ");
+            Err(Failure::new(format!("there are no entries {ids} in the quarantine")))
+        }
+    }
+}
+
+/// The corrected body, if one is given.
+fn corrected(options: &ReplayOptions) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(path) = &options.body else { return Ok(None) };
+    if options.ids.len() != 1 {
+        return Err(Failure::Usage("--body: needs exactly one entry".to_owned()));
+    }
+    let read = || -> io::Result<Vec<u8>> {
+        let input: Box<dyn Read> = if path == Path::new("-") {
+            Box::new(io::stdin())
+        } else {
+            Box::new(File::open(path)?)
+        };
+        let mut body = Vec::new();
+        input.take(MAX_BODY + 1).read_to_end(&mut body)?;
+        Ok(body)
+    };
+    let body = read().map_err(|source| Failure::new(Unread { file: path.clone(), source }))?;
+    if body.len() as u64 > MAX_BODY {
+        let path = path.display();
+        return Err(Failure::new(format!("{path} is larger than {MAX_BODY} bytes")));
+    }
+    Ok(Some(body))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}", .file.display())]
+struct Unread {
+    file: PathBuf,
+    source: io::Error,
+}
+
 async fn replay(
     database: &Database,
     config: &Config,
     options: ReplayOptions,
+    corrected: Option<Vec<u8>>,
 ) -> Result<(), Failure> {
     // One entry after the other.
     let settings = Settings { writers: 1, batch: 1, queue: 1 };
@@ -183,6 +286,7 @@ async fn replay(
         quarantine: Quarantine::new(database.pool().clone(), config.quarantine),
         endpoints: reload::endpoints(config, DeliveryMetrics::default()),
         ingest,
+        corrected,
         format: options.format,
     };
     let outcome = if options.all { replay.all().await } else { replay.some(&options.ids).await };
@@ -203,6 +307,8 @@ struct Replay<'a> {
     quarantine: Quarantine,
     endpoints: Endpoints,
     ingest: Ingest,
+    /// The body in place of that of the one entry.
+    corrected: Option<Vec<u8>>,
     format: Format,
 }
 
@@ -245,8 +351,9 @@ impl Replay<'_> {
         report: &mut Report,
         progress: &Progress,
     ) -> Result<bool, Failure> {
-        let replayed =
-            self.quarantine.replay(id, &self.ingest, |name| self.endpoints.for_replay(name), None);
+        let endpoint_of = |name: &str| self.endpoints.for_replay(name);
+        let corrected = self.corrected.as_deref();
+        let replayed = self.quarantine.replay(id, &self.ingest, endpoint_of, corrected);
         let said = match replayed.await {
             Ok((key, recorded)) => {
                 let said = taken_in(id, &key, &recorded);

@@ -44,6 +44,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 enum Error {
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
+    #[error("{address} is in use by another program; --listen names another address")]
+    AddressInUse { address: SocketAddr },
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
@@ -75,9 +77,10 @@ pub(super) async fn run(config: Config, flags: Flags) -> Result<(), Failure> {
 async fn serve(config: &Config, flags: Flags) -> Result<(), Error> {
     let stop = Stop::on_signals().map_err(Error::Signals)?;
     let reload = Reload::on_signal(config.clone(), flags).map_err(Error::Signals)?;
-    let (listener, address) = bind(config.listen)
-        .await
-        .map_err(|source| Error::Listen { address: config.listen, source })?;
+    let (listener, address) = bind(config.listen).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::AddressInUse { address: config.listen },
+        _ => Error::Listen { address: config.listen, source },
+    })?;
     let database = tokio::select! {
         opened = Database::open(config, Claim::Serve) => opened?,
         () = stop.requested() => return Ok(()),

@@ -182,6 +182,18 @@ pub async fn superuser(options: &Options) -> Result<Option<String>, Error> {
     Ok(Some(format!("postgres://postgres:{password}@{socket}:{port}/postgres")))
 }
 
+/// Whether there is a cluster in a data directory. Starts and creates nothing.
+///
+/// # Errors
+///
+/// [`Error::Files`], [`Error::NotADirectory`] or [`Error::NotWritable`] if the data directory cannot be read.
+pub fn has_cluster(options: &Options) -> Result<bool, Error> {
+    match layout::existing(&options.data_dir)? {
+        Some(root) => Ok(Layout::find(&root)?.is_some()),
+        None => Ok(false),
+    }
+}
+
 /// The server of a data directory, if it is running.
 async fn find(options: &Options) -> Result<Option<(Layout, Running)>, Error> {
     let Some(root) = layout::existing(&options.data_dir)? else {

@@ -121,6 +121,12 @@ impl Error {
             | Self::Database(
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_),
             ) => true,
+            // An internal error: the catalog was replaced under the connection, as by a restore.
+            Self::Database(sqlx::Error::Database(error))
+                if error.code().is_some_and(|code| code.starts_with("XX")) =>
+            {
+                false
+            }
             Self::Database(sqlx::Error::Database(_)) => match self.class() {
                 Class::Unavailable | Class::RolledBack => false,
                 Class::Locked
@@ -279,10 +285,10 @@ mod tests {
 
     #[test]
     fn a_connection_is_kept_where_only_the_statement_failed() {
-        for code in ["55P03", "22001", "42501", "23505", "XX000"] {
+        for code in ["55P03", "22001", "42501", "23505"] {
             assert!(reported(code).keeps_connection(), "{code}");
         }
-        for code in ["08006", "25006", "40001", "57P01", "57014"] {
+        for code in ["08006", "25006", "40001", "57P01", "57014", "XX000"] {
             assert!(!reported(code).keeps_connection(), "{code}");
         }
     }

@@ -10,17 +10,24 @@
 //! `occurred_at` is among that: it was read in the time zone that was configured
 //! then. All else, such as the call's status, is made again.
 
-use std::str::Utf8Error;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::Utf8Error,
+};
 
 use chrono::{DateTime, Datelike as _, Utc};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
+use super::{sheet::Field, tables};
 use crate::{
     call::{Delivery, InvalidIdentifier, ProjectId, Receipts, id},
     recho::{self, DEFAULT_ENDPOINT, ProviderTimeZone, ReadError, Receipt, identifier},
     store::export::ExportedDelivery,
 };
+
+/// How every Parquet file begins.
+const PARQUET_MAGIC: &[u8] = b"PAR1";
 
 /// The line that is written.
 #[derive(Serialize)]
@@ -63,6 +70,9 @@ pub enum BadLine {
     /// It is not UTF-8.
     #[error("is not UTF-8: {0}")]
     Encoding(#[from] Utf8Error),
+    /// It is of another export.
+    #[error("is of {0}; import takes the JSON lines of `callstate export deliveries`")]
+    OtherExport(&'static str),
     /// It is not of the form.
     #[error("is no delivery as `export deliveries` writes it: {0}")]
     Form(#[from] serde_json::Error),
@@ -123,7 +133,12 @@ pub fn read(
     now: DateTime<Utc>,
     time_zone: ProviderTimeZone,
 ) -> Result<Delivery, BadLine> {
-    let line: Read<'_> = serde_json::from_str(str::from_utf8(line)?)?;
+    if line.starts_with(PARQUET_MAGIC) {
+        return Err(BadLine::OtherExport("a Parquet file"));
+    }
+    let text = str::from_utf8(line)?;
+    let line: Read<'_> = serde_json::from_str(text)
+        .map_err(|error| other_export(text).map_or(BadLine::Form(error), BadLine::OtherExport))?;
     let endpoint = line.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
     id::check(endpoint).map_err(BadLine::Endpoint)?;
     let received_at = time("received_at", line.received_at)?.unwrap_or(now);
@@ -155,6 +170,23 @@ pub fn read(
         .map_or(received_at, |last| last.max(received_at));
     delivery.receipts = Receipts::InAll { deliveries, last_delivered_at };
     Ok(delivery)
+}
+
+/// The export that a line is of, if it has the columns of a table.
+fn other_export(text: &str) -> Option<&'static str> {
+    let names: BTreeSet<String> = if text.starts_with('{') {
+        let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).ok()?;
+        members.into_keys().collect()
+    } else {
+        text.split(',').map(str::to_owned).collect()
+    };
+    let tables = [
+        ("an export of calls", tables::calls().fields()),
+        ("an export of events", tables::events().fields()),
+        ("an export of attempts", tables::attempts().fields()),
+    ];
+    let is_of = |fields: &[Field]| fields.iter().all(|field| names.contains(field.name));
+    tables.into_iter().find(|(_, fields)| is_of(fields)).map(|(name, _)| name)
 }
 
 fn agree(member: &'static str, line: Option<String>, payload: &str) -> Result<(), BadLine> {

@@ -74,6 +74,7 @@ fn everything() -> Filter {
         projects: Projects::All,
         statuses: Status::ALL.iter().copied().collect(),
         direction: None,
+        call_ids: None,
         client_id: None,
         call_sid: None,
         has_errors: None,

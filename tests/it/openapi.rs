@@ -239,16 +239,21 @@ async fn a_route_accepts_the_methods_that_are_described() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     let described = Description::of(&service).await;
-    for (method, path, _) in described.operations() {
+    for (path, item) in described.0["paths"].as_object().expect("it has paths") {
+        let methods = item.as_object().expect("it is an object").keys();
+        let mut allowed: BTreeSet<String> = methods.map(|method| method.to_uppercase()).collect();
+        if allowed.contains("GET") {
+            allowed.insert("HEAD".to_owned());
+        }
         let path = path.replace("{endpoint}", "default");
-        let allowed = if method == "get" { "GET,HEAD" } else { "POST" };
         for other in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
-            if other == method.to_uppercase() {
+            if allowed.contains(other) {
                 continue;
             }
             let answer = service.send(service.request(other, &path)).await;
             assert_eq!(answer.status, 405, "{other} {path}");
-            assert_eq!(answer.header("allow"), allowed, "{other} {path}");
+            let named = answer.header("allow").split(',').map(str::to_owned);
+            assert_eq!(named.collect::<BTreeSet<_>>(), allowed, "{other} {path}");
         }
     }
 }

@@ -319,7 +319,7 @@ async fn entries_are_listed_and_shown_without_a_running_service() {
 
     let (status, said) = quarantine(&database, &["show", &text]);
     assert_eq!(status, Some(0));
-    assert!(said.ends_with("read it\n[\u{fffd}[2J]\n"), "{said:?}");
+    assert!(said.ends_with("read it\n\n[\u{fffd}[2J]\n"), "{said:?}");
     let (_, said) = quarantine(&database, &["show", &bytes, "--format", "json"]);
     let shown: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&shown["body"], &shown["encoding"]), (&json!("/w=="), &json!("base64")));

@@ -285,6 +285,7 @@ fn curl(document: &Value, operation: Operation<'_>) -> String {
             parts.push(format!("-H 'Content-Type: {media_type}' -d '{quoted}'"));
         }
         None if operation.method == "post" => parts.push("-X POST".to_owned()),
+        None if operation.method == "delete" => parts.push("-X DELETE".to_owned()),
         None => {}
     }
     parts.join(" \\\n    ")

@@ -178,7 +178,7 @@ impl Edge {
         }
         let layer = CorsLayer::new()
             .allow_origin(self.names.origins.clone())
-            .allow_methods([Method::GET, Method::POST])
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
             .allow_headers([
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,

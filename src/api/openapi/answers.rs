@@ -152,7 +152,7 @@ fn head_too_large() -> Common {
 fn edge() -> [Problem; 5] {
     [
         bad_host(),
-        Problem::method_not_allowed("this does not take DELETE")
+        Problem::method_not_allowed("this does not take PUT")
             .with_header(header::ALLOW, HeaderValue::from_static("GET,HEAD")),
         url_too_long(),
         Problem::internal("the log tells"),

@@ -40,7 +40,7 @@ use utoipa::{
 };
 
 use super::{
-    Problem, calls, health, history, list, metrics,
+    Problem, calls, events, health, history, list, metrics,
     problem::Body,
     quarantine,
     query::Query,
@@ -81,6 +81,7 @@ pub(super) const API_KEY: &str = "api_key";
         history::show,
         stream::of_call,
         stream::all,
+        events::show,
         reports::outcomes::show,
         reports::durations::show,
         reports::concurrency::show,
@@ -89,6 +90,7 @@ pub(super) const API_KEY: &str = "api_key";
         state_machine::show,
         quarantine::list,
         quarantine::show,
+        quarantine::delete,
         quarantine::replay,
         health::live,
         health::ready,

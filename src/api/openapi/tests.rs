@@ -178,7 +178,7 @@ fn what_may_be_null_is_always_answered_and_may_be_left_out_of_what_is_sent() {
     let call = &DOCUMENT["components"]["schemas"]["Call"];
     let required = call["required"].as_array().unwrap();
     assert_eq!(required.len(), call["properties"].as_object().unwrap().len());
-    let event = &DOCUMENT["components"]["schemas"]["Event"];
+    let event = &DOCUMENT["components"]["schemas"]["EventDetails"];
     assert!(event["required"].as_array().unwrap().iter().all(|field| field != "payload"));
     let delivery = &DOCUMENT["components"]["schemas"]["Delivery"];
     assert_eq!(delivery["required"], json!(["eventType"]));

@@ -1,4 +1,4 @@
-//! Which events a stream selects.
+//! Which events a stream, or a page of the change feed, selects.
 
 use std::collections::BTreeSet;
 
@@ -17,12 +17,12 @@ use crate::{
         query::{Query, parameter, read_name, read_statuses, statuses_parameter},
     },
     call::{CallId, Direction, ProjectId, Status},
-    store::events::feed::FeedEvent,
+    store::events::{feed::FeedEvent, feed_details::FeedFilter},
 };
 
 /// The filter of a stream.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(in crate::api) struct Filter {
     pub(super) call_id: Option<CallId>,
     /// The projects that the caller may see, or the requested one of them.
     pub(super) projects: Projects,
@@ -32,12 +32,25 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Reads the parameters `project_id`, `direction` and `status`.
-    pub(super) fn read(query: &mut Query, caller: &Caller, call_id: Option<CallId>) -> Self {
+    pub(in crate::api) fn read(
+        query: &mut Query,
+        caller: &Caller,
+        call_id: Option<CallId>,
+    ) -> Self {
         Self {
             call_id,
             projects: caller.projects(query.take_project_id().as_ref()),
             direction: query.take("direction", read_name),
             statuses: query.take("status", read_statuses),
+        }
+    }
+
+    /// The same filter as a query has it.
+    pub(in crate::api) fn of_feed(&self) -> FeedFilter<'_> {
+        FeedFilter {
+            projects: self.projects.ids(),
+            direction: self.direction,
+            statuses: self.statuses.as_ref().map(|them| them.iter().map(|it| it.id()).collect()),
         }
     }
 

@@ -22,7 +22,7 @@
 //! [Server-Sent Events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 mod dispatcher;
-mod filter;
+pub(super) mod filter;
 pub(super) mod page;
 mod subscription;
 mod wait;

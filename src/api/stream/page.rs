@@ -174,13 +174,17 @@ fn heartbeat(position: FeedPosition) -> String {
 
 /// The message that the client's position is not one of this feed, whose head is given.
 pub(super) fn write_reset(reason: Discontinuity, head: FeedPosition) -> Bytes {
-    let reason = match reason {
-        Discontinuity::OtherFeed => "other_feed",
-        Discontinuity::BeyondHead => "beyond_head",
-    };
-    let head = write_id(head);
+    let (reason, head) = (name_of(reason), write_id(head));
     format!("event: reset\nid: {head}\ndata: {{\"reason\":\"{reason}\",\"head\":\"{head}\"}}\n\n")
         .into()
+}
+
+/// The reason as it is sent.
+pub(in crate::api) const fn name_of(reason: Discontinuity) -> &'static str {
+    match reason {
+        Discontinuity::OtherFeed => "other_feed",
+        Discontinuity::BeyondHead => "beyond_head",
+    }
 }
 
 /// The last message of a stream that the service ends.

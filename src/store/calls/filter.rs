@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::partition::{self, ListPartition};
 use crate::{
     access::Projects,
-    call::{CallSid, ClientId, Direction, ProjectId, Status, event::MAX_AHEAD},
+    call::{CallId, CallSid, ClientId, Direction, ProjectId, Status, event::MAX_AHEAD},
 };
 
 /// The most projects whose calls are merged. With more, the calls are selected from
@@ -23,6 +23,8 @@ pub struct Filter {
     pub statuses: BTreeSet<Status>,
     /// Their direction.
     pub direction: Option<Direction>,
+    /// The provider's ids of the calls, at most a page of them.
+    pub call_ids: Option<BTreeSet<CallId>>,
     /// Their client.
     pub client_id: Option<ClientId>,
     /// The `call_sid` of one of their attempts.
@@ -42,6 +44,8 @@ pub struct Filter {
 /// The index that a list is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source<'a> {
+    /// The calls by these ids.
+    CallIds(&'a BTreeSet<CallId>),
     /// The events of a `call_sid`.
     CallSid(&'a CallSid),
     /// The calls of a client.
@@ -55,6 +59,9 @@ pub(super) enum Source<'a> {
 impl Filter {
     /// The source with the fewest calls.
     pub(super) fn source(&self) -> Source<'_> {
+        if let Some(call_ids) = &self.call_ids {
+            return Source::CallIds(call_ids);
+        }
         match (&self.call_sid, &self.client_id, &self.projects) {
             (Some(call_sid), ..) => Source::CallSid(call_sid),
             (None, Some(client_id), _) => Source::Client(client_id),
@@ -103,6 +110,7 @@ mod tests {
             projects: Projects::All,
             statuses: Status::ALL.iter().copied().collect(),
             direction: None,
+            call_ids: None,
             client_id: None,
             call_sid: None,
             has_errors: None,
@@ -145,6 +153,9 @@ mod tests {
         assert!(matches!(of(1).source(), Source::Projects(_)));
         assert!(matches!(of(MAX_MERGED_PROJECTS).source(), Source::Projects(_)));
         assert_eq!(of(MAX_MERGED_PROJECTS + 1).source(), Source::All);
+        let call_ids = Some([CallId::new("call").unwrap()].into());
+        let by_id = Filter { call_ids, call_sid: call_sid.clone(), ..of(1) };
+        assert!(matches!(by_id.source(), Source::CallIds(_)));
         assert!(matches!(Filter { client_id, ..of(1) }.source(), Source::Client(_)));
         assert!(matches!(Filter { call_sid, ..of(1) }.source(), Source::CallSid(_)));
     }

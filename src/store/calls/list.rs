@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     access::Projects,
-    call::{CallSid, ClientId, ProjectId},
+    call::{CallId, CallSid, ClientId, ProjectId},
     store::{Error, events::feed},
 };
 
@@ -116,6 +116,7 @@ pub async fn page(
     // One snapshot, so that a call that changes its partition is not missed in between.
     let mut tx = pool.begin_with("begin isolation level repeatable read, read only").await?;
     let rows = match filter.source() {
+        Source::CallIds(call_ids) => of_call_ids(&mut tx, &parameters, filter, call_ids).await?,
         Source::CallSid(call_sid) => of_call_sid(&mut tx, &parameters, filter, call_sid).await?,
         Source::Client(client_id) => of_client(&mut tx, &parameters, client_id).await?,
         Source::Projects(projects) => of_projects(&mut tx, &parameters, projects).await?,
@@ -312,6 +313,58 @@ async fn of_call_sid(
     .await
 }
 
+/// Calls by their ids: few, each found by the unique index.
+async fn of_call_ids(
+    conn: &mut PgConnection,
+    parameters: &Parameters<'_>,
+    filter: &Filter,
+    call_ids: &BTreeSet<CallId>,
+) -> sqlx::Result<Vec<CallRow>> {
+    let call_ids: Vec<&str> = call_ids.iter().map(CallId::as_str).collect();
+    select_calls!(
+        "
+        from unnest($9::text[]) as wanted (call_id)
+        cross join lateral (
+            select *
+            from calls
+            where call_id = wanted.call_id
+                and ($10::text[] is null or project_id = any($10))
+            -- one index lookup each, whatever the statistics say
+            offset 0
+        ) as calls
+        where list_partition = any($1)
+            and (first_event_at, id) < (coalesce($3::timestamptz, 'infinity'), $4)
+            and first_event_at >= coalesce($2::timestamptz, '-infinity')
+            and ($5::smallint[] is null or status = any($5))
+            and ($6::timestamptz is null or last_delivered_at <= $6)
+            and (
+                id in (select call from events where moves_call and position > $7)
+            ) is not true
+            and ($11::text is null or client_id = $11)
+            and (
+                $12::text is null
+                or attempts @> jsonb_build_array(jsonb_build_object('call_sid', $12))
+            )
+        order by first_event_at desc, id desc
+        limit $8
+        ",
+        &parameters.partitions,
+        parameters.from,
+        parameters.until,
+        parameters.until_id,
+        parameters.statuses.as_deref() as Option<&[i16]>,
+        parameters.delivered_by,
+        parameters.feed_position,
+        parameters.limit,
+        &call_ids as &[&str],
+        parameters.projects.as_deref() as Option<&[&str]>,
+        filter.client_id.as_ref().map(ClientId::as_str),
+        filter.call_sid.as_ref().map(CallSid::as_str),
+    )
+    .fetch_all(&mut *conn)
+    .await
+}
+
 /// The calls of a list that have moved since it started, with their former
 /// `first_event_at`. They are few: [`MAX_AGE`] bounds the search.
 async fn moved(
@@ -359,6 +412,8 @@ async fn moved(
         .collect();
     listed.sort_unstable_by(|a, b| b.cmp(a));
     let listed: Vec<i64> = listed.into_iter().map(|(_, id)| id).collect();
+    let call_ids: Option<Vec<&str>> =
+        filter.call_ids.as_ref().map(|ids| ids.iter().map(CallId::as_str).collect());
     let rows = select_calls!(
         "
         from unnest($1::bigint[]) with ordinality as listed (id, number)
@@ -370,6 +425,7 @@ async fn moved(
             offset 0
         ) as calls
         where list_partition = any($2)
+            and ($9::text[] is null or call_id = any($9))
             and ($3::smallint[] is null or status = any($3))
             and ($4::timestamptz is null or last_delivered_at <= $4)
             and ($5::text[] is null or project_id = any($5))
@@ -389,6 +445,7 @@ async fn moved(
         filter.client_id.as_ref().map(ClientId::as_str),
         filter.call_sid.as_ref().map(CallSid::as_str),
         parameters.limit,
+        call_ids.as_deref() as Option<&[&str]>,
     )
     .fetch_all(&mut *conn)
     .await?;

@@ -137,25 +137,25 @@ pub struct FeedEvent {
 }
 
 /// A row of `events` as far as the feed is concerned.
-struct FeedRow {
-    position: i64,
-    call: i64,
-    call_id: Option<String>,
-    project_id: Option<String>,
-    fingerprint: Vec<u8>,
-    event_type: i16,
-    unrecognized_type: Option<String>,
-    disposition: String,
-    received_at: DateTime<Utc>,
-    call_direction: Option<String>,
-    call_status: i16,
-    call_attempt_count: i32,
-    call_has_errors: bool,
-    call_updated_at: Option<DateTime<Utc>>,
+pub(super) struct FeedRow {
+    pub(super) position: i64,
+    pub(super) call: i64,
+    pub(super) call_id: Option<String>,
+    pub(super) project_id: Option<String>,
+    pub(super) fingerprint: Vec<u8>,
+    pub(super) event_type: i16,
+    pub(super) unrecognized_type: Option<String>,
+    pub(super) disposition: String,
+    pub(super) received_at: DateTime<Utc>,
+    pub(super) call_direction: Option<String>,
+    pub(super) call_status: i16,
+    pub(super) call_attempt_count: i32,
+    pub(super) call_has_errors: bool,
+    pub(super) call_updated_at: Option<DateTime<Utc>>,
 }
 
 impl FeedRow {
-    fn read(self) -> Result<FeedEvent, Error> {
+    pub(super) fn read(self) -> Result<FeedEvent, Error> {
         let name = name_of(self.call, &self.fingerprint);
         let at = Row { table: "events", key: &name };
         let (Some(project_id), Some(call_id)) = (self.project_id, self.call_id) else {

@@ -5,8 +5,10 @@
 //! | [`row`] | a row, the event in it and its effect |
 //! | [`history`] | the events of a call in fold order, and its errors |
 //! | [`feed`] | the change feed: events in the order of commits |
+//! | [`feed_details`] | the change feed with the details of its events |
 
 pub mod feed;
+pub mod feed_details;
 pub mod history;
 pub mod row;
 
