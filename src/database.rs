@@ -21,7 +21,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::config::{Config, DatabaseSource};
 use crate::postgres::{self, Claim, Server};
-use crate::store::connection;
+use crate::store::{connection, error::pooler_hint};
 
 /// The oldest Postgres whose SQL we speak.
 pub const OLDEST_POSTGRES: u32 = 15;
@@ -105,6 +105,14 @@ pub enum Error {
     /// A migration failed, or the schema is not one of ours.
     #[error("cannot migrate the database")]
     Migrate(#[source] MigrateError),
+    /// A migration failed because of a pooler.
+    #[error("cannot migrate the database through this pooler ({hint})")]
+    Pooler {
+        /// What to do about it.
+        hint: &'static str,
+        /// What failed.
+        source: MigrateError,
+    },
     /// The schema has migrations that this program does not.
     #[error(
         "the database was migrated by a newer callstate (migration {0} is unknown here); \
@@ -203,7 +211,10 @@ impl Database {
         let _ = connection.close().await;
         applied.map_err(|error| match error {
             MigrateError::VersionMissing(version) => Error::Newer(version),
-            error => Error::Migrate(error),
+            error => match hint_of(&error) {
+                Some(hint) => Error::Pooler { hint, source: error },
+                None => Error::Migrate(error),
+            },
         })
     }
 
@@ -286,7 +297,7 @@ fn managed_options(data_dir: &Path, bin_dir: Option<&Path>) -> Result<postgres::
 }
 
 /// TLS and the statement cache are as the URL says: `sslmode`, and
-/// `statement-cache-capacity=0` behind a pooler that cannot bear one.
+/// `statement-cache-capacity=0`.
 fn parse(url: &str) -> Result<PgConnectOptions, Error> {
     url.parse().map_err(Error::Url)
 }
@@ -343,10 +354,24 @@ async fn run<'a>(
 
 /// What the server or the system says, without the driver's words around it.
 fn reason(error: &sqlx::Error) -> String {
-    match error {
+    let reason = match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
         sqlx::Error::Io(error) => error.to_string(),
         error => error.to_string(),
+    };
+    match pooler_hint(error) {
+        Some(hint) => format!("{reason} ({hint})"),
+        None => reason,
+    }
+}
+
+/// What to do about a migration that failed because of a pooler.
+fn hint_of(error: &MigrateError) -> Option<&'static str> {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            pooler_hint(error)
+        }
+        _ => None,
     }
 }
 

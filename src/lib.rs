@@ -7,14 +7,14 @@
 //! | [`recho`] | the provider's wire format, made into domain events | `call` |
 //! | [`access`] | who may ask: API keys and what they are good for | `call` |
 //! | [`store`] | all SQL | `call`, `access` |
-//! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock` |
+//! | [`ingest`] | receive, batch, commit, answer | `call`, `recho`, `store`, `clock`, `log_limit` |
 //! | [`transfer`] | files that go out and come in | `call`, `recho`, `store` |
-//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `access`, `clock`, `transfer` |
+//! | [`api`] | the HTTP interface | `ingest`, `store`, `call`, `recho`, `access`, `clock`, `transfer`, `log_limit` |
 //! | [`postgres`] | a Postgres of our own | none |
 //! | [`simulate`] | traffic for tests and trials, from outside | `call`, `clock`, `config` |
 //! | [`cli`], `main` | the commands | every room |
 //!
-//! Beside the rooms stand [`config`], [`database`], [`telemetry`] and [`clock`].
+//! Beside the rooms stand [`config`], [`database`], [`telemetry`], [`log_limit`] and [`clock`].
 //! A test reads the `use` lines and fails where a room reaches where it may not.
 //!
 //! What the crate promises, and where each promise is kept: `ARCHITECTURE.md`.
@@ -27,6 +27,7 @@ pub mod clock;
 pub mod config;
 pub mod database;
 pub mod ingest;
+pub mod log_limit;
 pub mod postgres;
 pub mod recho;
 pub mod simulate;

@@ -2,7 +2,8 @@
 //!
 //! Human lines, in colour, on a terminal; one JSON object a line elsewhere.
 //! An error is logged once, where it stops being passed on, with all its
-//! causes ([`Causes`]). A panic is one line like any other.
+//! causes ([`Causes`]). A panic is one line like any other. Lines that a sender or a
+//! failing dependency can cause are limited by [`log_limit`].
 //!
 //! No bodies of deliveries, no headers and no personal data are logged, but for
 //! the addresses of those who were refused for want of a proof or a key.
@@ -17,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::Subscriber;
 
 use crate::config::{Log, LogFormat};
+use crate::log_limit;
 
 /// Starts logging. Only the first call has an effect.
 pub fn init(log: &Log) {
@@ -46,7 +48,9 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = message.split('\n').map(str::trim).collect::<Vec<_>>();
     let location = panic.location().map(ToString::to_string);
     let thread = std::thread::current();
-    tracing::error!(location, thread = thread.name(), "panicked: {}", message.join(", "));
+    if log_limit::admits("panicked", location.as_deref().unwrap_or_default()) {
+        tracing::error!(location, thread = thread.name(), "panicked: {}", message.join(", "));
+    }
 }
 
 /// An error and its causes, joined by `: `, on one line.

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     call::ProjectId,
     ingest::{Quarantine, quarantine::ReplayEndpoint},
+    log_limit,
     recho::{
         AuthError, Authenticator, Credentials, DEFAULT_ENDPOINT, DecodeError, ProviderTimeZone,
         auth, encoding,
@@ -146,13 +147,16 @@ impl Endpoint {
         error: AuthError,
     ) -> Problem {
         self.metrics.not_authentic(error);
-        tracing::warn!(
-            endpoint = self.name,
-            cause = error.as_str(),
-            request_id = RequestId::in_headers(headers).map(tracing::field::display),
-            client = Client::of(extensions).map(tracing::field::display),
-            "a delivery is not authentic: {error}",
-        );
+        let cause = error.as_str();
+        if log_limit::admits("not_authentic", &format!("{} {cause}", self.name)) {
+            tracing::warn!(
+                endpoint = self.name,
+                cause,
+                request_id = RequestId::in_headers(headers).map(tracing::field::display),
+                client = Client::of(extensions).map(tracing::field::display),
+                "a delivery is not authentic: {error}",
+            );
+        }
         match self.authenticator {
             Authenticator::Bearer(_) => {
                 not_authentic().with_header(header::WWW_AUTHENTICATE, CHALLENGE)

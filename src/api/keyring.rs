@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{Grant, KeyHash, State},
+    log_limit,
     store::{self, api_keys},
 };
 
@@ -118,7 +119,9 @@ impl Uses {
 
 async fn write(pool: PgPool, mut uses: mpsc::Receiver<Use>) {
     while let Some(Use { id, at }) = uses.recv().await {
-        if let Err(error) = api_keys::note_use(&pool, id, at).await {
+        if let Err(error) = api_keys::note_use(&pool, id, at).await
+            && log_limit::admits("key_use_not_written", "")
+        {
             tracing::warn!(key = %id, "the use of a key was not written: {error}");
         }
     }

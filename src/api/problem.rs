@@ -28,6 +28,8 @@ pub struct Problem {
     detail: String,
     /// What the log is told and the client is not.
     cause: Option<String>,
+    /// Whether the cause is in the log already.
+    is_logged: bool,
     /// Members beside those of RFC 9457.
     more: Vec<(&'static str, serde_json::Value)>,
     header: Option<Box<(HeaderName, HeaderValue)>>,
@@ -37,9 +39,18 @@ pub struct Problem {
 #[derive(Debug, Clone)]
 pub(super) struct Cause {
     pub(super) what: String,
-    /// Whether something failed inside; else the client met a limit, or is to mend
-    /// what it asked for.
-    pub(super) is_failure: bool,
+    pub(super) kind: CauseKind,
+}
+
+/// How a cause is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CauseKind {
+    /// Something failed inside.
+    Failure,
+    /// The client met a limit, or has to correct its request.
+    Refusal,
+    /// It was logged where it happened, for all requests that it affects.
+    Logged,
 }
 
 #[derive(Debug)]
@@ -143,7 +154,7 @@ problems! {
 
 impl Problem {
     fn new(kind: &'static Kind, detail: String) -> Self {
-        Self { kind, detail, cause: None, more: Vec::new(), header: None }
+        Self { kind, detail, cause: None, is_logged: false, more: Vec::new(), header: None }
     }
 
     /// Something is wrong inside; the client learns no more than that.
@@ -237,7 +248,12 @@ impl From<&store::Error> for Problem {
 impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
         let cause = Some(error.to_string());
-        match error {
+        // Ingest logs these, for all deliveries together.
+        let is_logged = matches!(
+            error,
+            IngestError::QueueFull | IngestError::Unavailable(_) | IngestError::CallLocked
+        );
+        let problem = match error {
             IngestError::QueueFull => Self::unavailable("The queue of deliveries is full.", cause),
             IngestError::Stopping => Self::unavailable("The service is stopping.", cause),
             IngestError::Unavailable(_) => Self::unavailable("The database is away.", cause),
@@ -248,7 +264,8 @@ impl From<IngestError> for Problem {
                 Self { cause, ..Self::unusable_delivery("The database cannot store it.") }
             }
             IngestError::ProgramError(why) | IngestError::StoreError(why) => Self::internal(why),
-        }
+        };
+        Self { is_logged, ..problem }
     }
 }
 
@@ -263,7 +280,12 @@ impl IntoResponse for Problem {
         let is_ours = response.status().is_server_error();
         let is_failure = is_ours && self.cause.is_some();
         if let Some(what) = self.cause.or_else(|| is_ours.then_some(self.detail)) {
-            response.extensions_mut().insert(Cause { what, is_failure });
+            let kind = match (self.is_logged, is_failure) {
+                (true, _) => CauseKind::Logged,
+                (false, true) => CauseKind::Failure,
+                (false, false) => CauseKind::Refusal,
+            };
+            response.extensions_mut().insert(Cause { what, kind });
         }
         response
     }

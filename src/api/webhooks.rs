@@ -36,6 +36,7 @@ use super::{
 use crate::{
     call::{CallId, CallKey, Disposition, ProjectId, Status},
     ingest::IngestError,
+    log_limit,
     recho::{self, DecodeError, Receipt},
     store::write::Recorded,
 };
@@ -217,12 +218,14 @@ async fn process(service: &Service, received: &ReceivedDelivery) -> Result<Outco
     };
     let key = reading.delivery.key.clone();
     if !received.endpoint.accepts(&key.project_id) {
-        tracing::warn!(
-            endpoint = received.endpoint.name,
-            project_id = %key.project_id,
-            request_id = RequestId::in_headers(&received.headers).map(tracing::field::display),
-            "a delivery is of a project that its endpoint does not accept",
-        );
+        if log_limit::admits("project_not_accepted", &received.endpoint.name) {
+            tracing::warn!(
+                endpoint = received.endpoint.name,
+                project_id = %key.project_id,
+                request_id = RequestId::in_headers(&received.headers).map(tracing::field::display),
+                "a delivery is of a project that its endpoint does not accept",
+            );
+        }
         return Err(project_not_accepted());
     }
     match service.ingest.commit(reading.delivery).await {
@@ -234,7 +237,9 @@ async fn process(service: &Service, received: &ReceivedDelivery) -> Result<Outco
         }
         // A retry could not do better.
         Err(error) if error.is_permanent() => {
-            tracing::error!(%error, %key, "a delivery cannot be processed");
+            if log_limit::admits("delivery_not_processed", &received.endpoint.name) {
+                tracing::error!(%error, %key, "a delivery cannot be processed");
+            }
             let result = quarantine(service, received, error.to_string()).await?;
             // The details are for the operator.
             let reason = error.kind().to_owned();
@@ -254,13 +259,15 @@ async fn quarantine(
     let (headers, body) = received.to_be_kept();
     let quarantine_id =
         service.quarantine.keep(endpoint, &reason, &headers, &body, received.received_at).await?;
-    tracing::warn!(
-        endpoint,
-        bytes = body.len(),
-        request_id = RequestId::in_headers(&received.headers).map(tracing::field::display),
-        reason,
-        %quarantine_id,
-        "a delivery is kept in the quarantine",
-    );
+    if log_limit::admits("quarantined", endpoint) {
+        tracing::warn!(
+            endpoint,
+            bytes = body.len(),
+            request_id = RequestId::in_headers(&received.headers).map(tracing::field::display),
+            reason,
+            %quarantine_id,
+            "a delivery is kept in the quarantine",
+        );
+    }
     Ok(QuarantineResult { quarantine_id, reason })
 }

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
 use crate::ingest::{self, Ingest, Quarantine};
+use crate::log_limit;
 use crate::postgres::Claim;
 use crate::store::{
     self, MIGRATOR, connection,
@@ -125,6 +126,7 @@ async fn answer(
         ingest::Settings { writers, batch, queue },
         &database.pool().connect_options(),
     );
+    let outage = ingest.outage();
     let (keyring, uses) = Keyring::start(database.pool().clone(), config.api.require_key);
     let clock = Clock::system();
     let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
@@ -159,6 +161,7 @@ async fn answer(
         never = database.keep() => match never {},
         never = reload.keep() => match never {},
         never = trimmer.run() => match never {},
+        never = log_limit::run(&outage) => match never {},
         () = writers.failed() => return Err(Error::WriterFailed),
         () = overdue => {
             tracing::warn!("some requests did not end in {} s", DRAIN_TIMEOUT.as_secs());
@@ -174,6 +177,7 @@ async fn answer(
     if tokio::time::timeout(COMMIT_TIMEOUT, finished).await.is_err() {
         tracing::warn!("the writers did not end in {} s", COMMIT_TIMEOUT.as_secs());
     }
+    log_limit::finish(&outage);
     Ok(())
 }
 

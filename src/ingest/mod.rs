@@ -9,6 +9,7 @@
 //! | [`locks`] | calls that other sessions have locked |
 //! | [`supervisor`] | restarting writers, and their health |
 //! | [`quarantine`] | deliveries that could not be parsed |
+//! | [`clock_check`] | whether what is old may be dropped by the clocks |
 //! | [`metrics`] | the metrics of the writers |
 //!
 //! What always holds: a delivery is answered with success only after its commit; an
@@ -19,6 +20,7 @@
 //! Deliberately absent: HTTP, and authentication.
 
 mod batch;
+mod clock_check;
 mod connection;
 mod locks;
 pub mod metrics;

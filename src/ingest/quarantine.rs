@@ -8,15 +8,18 @@
 //! The bounds are enforced beside the deliveries: [`Trimmer`] runs when enough was added,
 //! and from time to time for the sake of age. In between the quarantine may exceed its
 //! bounds by one part in [`SLACK`] for each instance.
+//!
+//! The age of an entry is by the database's clock. While a [`ClockCheck`] fails, nothing is
+//! dropped because of its age; the number and the size of entries stay bounded.
 
 use std::{
     collections::BTreeSet,
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
@@ -26,16 +29,18 @@ use sqlx::PgPool;
 use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
-use super::{Ingest, IngestError, metrics::counter};
+use super::{Ingest, IngestError, clock_check::ClockCheck, metrics::counter};
 use crate::{
     call::{CallKey, ProjectId, Receipts},
     clock::Clock,
+    log_limit,
     recho::{
         self, DecodeError, ProviderTimeZone, ReadError, Receipt, encoding::decode,
         fingerprint::uuid_of,
     },
     store::{
         self,
+        connection::server_time,
         quarantine::{Bounds, Quarantined, WholeEntry, by_id, drop_from, first_beyond, keep},
         write::Recorded,
     },
@@ -219,7 +224,7 @@ impl Quarantine {
     /// The task that keeps the quarantine within its bounds.
     #[must_use]
     pub fn trimmer(&self, clock: Clock) -> Trimmer {
-        Trimmer { quarantine: self.clone(), clock }
+        Trimmer { quarantine: self.clone(), clock, clock_check: Mutex::default() }
     }
 }
 
@@ -253,6 +258,7 @@ impl Additions {
 pub struct Trimmer {
     quarantine: Quarantine,
     clock: Clock,
+    clock_check: Mutex<ClockCheck>,
 }
 
 impl Trimmer {
@@ -261,7 +267,9 @@ impl Trimmer {
         loop {
             if let Err(error) = self.trim().await {
                 // The next run drops it.
-                tracing::warn!(%error, "the quarantine could not be trimmed");
+                if log_limit::admits("quarantine_not_trimmed", "") {
+                    tracing::warn!(%error, "the quarantine could not be trimmed");
+                }
             }
             // Either is a reason to trim.
             let _ = timeout(TRIM_EVERY, self.quarantine.additions.is_due.notified()).await;
@@ -277,7 +285,8 @@ impl Trimmer {
         let Quarantine { pool, bounds, additions } = &self.quarantine;
         additions.entries.store(0, Ordering::Relaxed);
         additions.bytes.store(0, Ordering::Relaxed);
-        let Some(place) = first_beyond(pool, *bounds, self.clock.now()).await? else {
+        let now = self.trusted_time(server_time(pool).await?);
+        let Some(place) = first_beyond(pool, *bounds, now).await? else {
             return Ok(0);
         };
         let mut dropped = 0;
@@ -290,7 +299,7 @@ impl Trimmer {
                 }
             }
         }
-        if dropped > 0 {
+        if dropped > 0 && log_limit::admits("quarantine_trimmed", "") {
             tracing::warn!(
                 dropped,
                 dropped_since_start = self.quarantine.dropped(),
@@ -298,5 +307,19 @@ impl Trimmer {
             );
         }
         Ok(dropped)
+    }
+
+    /// The database's time, if entries may be dropped by it.
+    fn trusted_time(&self, server: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let mut check = self.clock_check.lock().unwrap_or_else(PoisonError::into_inner);
+        match check.check(server, self.clock.now(), Instant::now()) {
+            Ok(()) => Some(server),
+            Err(error) => {
+                if log_limit::admits("retention_paused", "quarantine") {
+                    tracing::warn!(%error, "no entry of the quarantine is dropped because of its age");
+                }
+                None
+            }
+        }
     }
 }

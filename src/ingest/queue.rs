@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     call::{CallKey, Delivery},
+    log_limit::{self, Outage},
     store::write::Recorded,
 };
 
@@ -100,6 +101,7 @@ pub struct Ingest {
     free_bytes: Arc<Semaphore>,
     metrics: Metrics,
     health: Arc<Health>,
+    outage: Arc<Outage>,
 }
 
 /// The result of a delivery that was queued.
@@ -112,16 +114,23 @@ impl Ingest {
     pub fn start(settings: Settings, options: &PgConnectOptions) -> (Self, Writers) {
         let metrics = Metrics::default();
         let health = Arc::new(Health::default());
+        let outage = Arc::new(Outage::default());
         let mut writers = Writers::new(Arc::clone(&health));
         let queues = (0..settings.writers.max(1))
             .map(|_| {
                 let (sender, jobs) = mpsc::channel(settings.queue.max(1));
-                writers.start(Writer::new(options, settings.batch.max(1), jobs, metrics.clone()));
+                writers.start(Writer::new(
+                    options,
+                    settings.batch.max(1),
+                    jobs,
+                    metrics.clone(),
+                    Arc::clone(&outage),
+                ));
                 sender
             })
             .collect();
         let free_bytes = Arc::new(Semaphore::new(MAX_WAITING_BYTES as usize));
-        (Self { queues, free_bytes, metrics, health }, writers)
+        (Self { queues, free_bytes, metrics, health, outage }, writers)
     }
 
     /// Commits a delivery. Once this was polled, the delivery is committed even if the
@@ -135,12 +144,12 @@ impl Ingest {
     pub async fn commit(&self, delivery: Delivery) -> Result<Recorded, IngestError> {
         let bytes = Arc::clone(&self.free_bytes)
             .try_acquire_many_owned(size(&delivery))
-            .map_err(|_| IngestError::QueueFull)?;
+            .map_err(|_| self.queue_full())?;
         let (sender, recorded) = oneshot::channel();
         let queue = self.queue_of(&delivery.key);
         let result = ResultSender { sender, _bytes: bytes };
         queue.try_send(Job { delivery, result }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => IngestError::QueueFull,
+            mpsc::error::TrySendError::Full(_) => self.queue_full(),
             mpsc::error::TrySendError::Closed(_) => IngestError::Stopping,
         })?;
         recorded.await.unwrap_or(Err(IngestError::Stopping))
@@ -185,6 +194,21 @@ impl Ingest {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.health.is_healthy()
+    }
+
+    /// The outage of the database, for the lines about it.
+    #[must_use]
+    pub fn outage(&self) -> Arc<Outage> {
+        Arc::clone(&self.outage)
+    }
+
+    /// Counts a delivery for which there is no place.
+    fn queue_full(&self) -> IngestError {
+        let error = IngestError::QueueFull;
+        if !self.outage.queue_full() && log_limit::admits("queue_full", "") {
+            tracing::error!(waiting = self.waiting(), "a delivery was refused: {error}");
+        }
+        error
     }
 
     /// The queue of the writer that commits a call's deliveries.
@@ -234,6 +258,7 @@ mod tests {
             free_bytes: Arc::new(Semaphore::new(MAX_WAITING_BYTES as usize)),
             metrics: Metrics::default(),
             health: Arc::default(),
+            outage: Arc::default(),
         };
         // The memory is full at first, then the queue.
         for bytes in [MAX_WAITING_BYTES - 1, 0] {

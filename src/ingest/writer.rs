@@ -3,7 +3,7 @@
 //! A lone delivery does not wait for others: what gathers while a batch is being
 //! written is the next batch, so that batches grow with the load.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use sqlx::postgres::PgConnectOptions;
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     call::CallKey,
+    log_limit::{self, Outage},
     store::{
         self,
         calls::find::locked,
@@ -47,6 +48,7 @@ pub(super) struct Writer {
     locked: LockedCalls,
     statistics: Countdown,
     metrics: Metrics,
+    outage: Arc<Outage>,
 }
 
 impl Writer {
@@ -55,6 +57,7 @@ impl Writer {
         batch_size: usize,
         jobs: mpsc::Receiver<Job>,
         metrics: Metrics,
+        outage: Arc<Outage>,
     ) -> Self {
         Self {
             batch_size,
@@ -63,6 +66,7 @@ impl Writer {
             locked: LockedCalls::default(),
             statistics: Countdown::default(),
             metrics,
+            outage,
         }
     }
 
@@ -129,13 +133,14 @@ impl Writer {
             Ok(locked) => batch.split_by(&locked.into_iter().collect()),
             Err(error) if error.class() == Class::Locked => (Batch::default(), batch),
             Err(error) => {
-                tracing::warn!(%error, "locked calls could not be determined");
-                batch.fail(&IngestError::Unavailable(error.to_string()));
+                self.fail_unavailable(batch, &error);
                 return Batch::default();
             }
         };
         if !failed.is_empty() {
-            tracing::warn!(deliveries = failed.len(), "calls are locked in the database");
+            if log_limit::admits("calls_locked", "") {
+                tracing::warn!(deliveries = failed.len(), "calls are locked in the database");
+            }
             failed.fail(&IngestError::CallLocked);
         }
         rest.with_lock_timeout(LockTimeout::Short)
@@ -175,12 +180,15 @@ impl Writer {
         self.locked.remove(committed.map(|(delivery, _)| delivery));
         part.send_recorded(recorded);
         let Err(error) = result else {
+            self.outage.committed();
             return Vec::new();
         };
         let count = part.len();
         match error.class() {
             Class::Locked => {
-                tracing::warn!(deliveries = count, %error, "a batch waited for a lock");
+                if log_limit::admits("lock_timeout", "") {
+                    tracing::warn!(deliveries = count, %error, "a batch waited for a lock");
+                }
                 let part = self.fail_locked(part).await;
                 if part.len() < count {
                     return vec![part];
@@ -193,13 +201,14 @@ impl Writer {
                 part.fail(&IngestError::CallLocked);
             }
             Class::Unavailable | Class::RolledBack => {
-                tracing::warn!(deliveries = count, %error, "a batch was not committed");
-                part.fail(&IngestError::Unavailable(error.to_string()));
+                self.fail_unavailable(part, &error);
             }
             Class::Data | Class::Program | Class::Schema | Class::Privilege | Class::Other
                 if count > 1 =>
             {
-                tracing::warn!(deliveries = count, %error, "a batch is split");
+                if log_limit::admits("batch_split", "") {
+                    tracing::warn!(deliveries = count, %error, "a batch is split");
+                }
                 self.metrics.splits.inc();
                 return part.split();
             }
@@ -210,6 +219,17 @@ impl Writer {
             }
         }
         Vec::new()
+    }
+
+    /// Fails deliveries because the database cannot be written to, or rolled each try back.
+    fn fail_unavailable(&self, batch: Batch, error: &store::Error) {
+        let why = error.to_string();
+        if error.class() == Class::Unavailable {
+            self.outage.failed(batch.len(), &why);
+        } else if log_limit::admits("batch_not_committed", "") {
+            tracing::warn!(deliveries = batch.len(), %error, "a batch was not committed");
+        }
+        batch.fail(&IngestError::Unavailable(why));
     }
 
     /// Records a batch, as far as possible. A panic fails the batch, not the writer.
@@ -272,8 +292,6 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::sync::{Semaphore, oneshot};
 
     use super::*;
@@ -283,7 +301,7 @@ mod tests {
     fn writer(batch_size: usize) -> (Writer, mpsc::Sender<Job>) {
         let (sender, jobs) = mpsc::channel(2000);
         let options = PgConnectOptions::new_without_pgpass().socket("/nowhere");
-        (Writer::new(&options, batch_size, jobs, Metrics::default()), sender)
+        (Writer::new(&options, batch_size, jobs, Metrics::default(), Arc::default()), sender)
     }
 
     async fn send(

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgExecutor};
 
 use super::{Error, MIGRATOR, error::Class};
@@ -164,6 +165,13 @@ pub async fn set_lock_timeout(conn: &mut PgConnection, timeout: Duration) -> Res
         .fetch_one(conn)
         .await?;
     Ok(())
+}
+
+/// The time by the clock of the database server.
+pub async fn server_time(executor: impl PgExecutor<'_>) -> Result<DateTime<Utc>, Error> {
+    let time =
+        sqlx::query_scalar!(r#"select clock_timestamp() as "time!""#).fetch_one(executor).await?;
+    Ok(time)
 }
 
 /// Whether all migrations of this program were applied to the database. If the role may

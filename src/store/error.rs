@@ -1,15 +1,15 @@
 //! Errors of the store, classified by what happened.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The driver or the server reported an error.
-    #[error("database: {0}")]
+    #[error("database: {}", Explained(.0))]
     Database(#[from] sqlx::Error),
     /// The driver or the server reported an error before a connection was ready.
-    #[error("cannot connect to the database: {0}")]
+    #[error("cannot connect to the database: {}", Explained(.0))]
     Connecting(#[source] sqlx::Error),
     /// A stored value is not one that the program can have written.
     #[error("table {table}, {row}, column {column}: {problem}")]
@@ -91,6 +91,41 @@ const BY_SQLSTATE: [(&str, Class); 22] = [
     // a prepared statement whose tables were changed
     ("0A000", Class::Unavailable),
 ];
+
+/// What to do about a pooler that gives each transaction another connection.
+const POOLER_HINT: &str = "a pooler such as PgBouncer in transaction mode loses prepared statements, \
+     settings and LISTEN: set pool_mode = session for this database, or connect to Postgres directly";
+
+/// What to do about a pooler that rejects the parameters of the driver.
+const PARAMETER_HINT: &str = "a pooler such as PgBouncer rejects a parameter: \
+     set ignore_startup_parameters = extra_float_digits and pool_mode = session, \
+     or connect to Postgres directly";
+
+/// What to do about an error that a pooler between the program and Postgres causes.
+#[must_use]
+pub fn pooler_hint(error: &sqlx::Error) -> Option<&'static str> {
+    let error = error.as_database_error()?;
+    match error.code().as_deref() {
+        // invalid_sql_statement_name and duplicate_prepared_statement: the driver names its
+        // statements by connection, so the connection is not the one that it was
+        Some("26000" | "42P05") => Some(POOLER_HINT),
+        // protocol_violation, of PgBouncer; Postgres does not use these words
+        Some("08P01") if error.message().starts_with("unsupported startup parameter") => {
+            Some(PARAMETER_HINT)
+        }
+        _ => None,
+    }
+}
+
+/// An error of the driver, with what to do about it where that is known.
+struct Explained<'a>(&'a sqlx::Error);
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        pooler_hint(self.0).map_or(Ok(()), |hint| write!(f, " ({hint})"))
+    }
+}
 
 impl Error {
     /// The same error, of a connection that was not ready.
@@ -207,6 +242,37 @@ mod tests {
         }
     }
 
+    /// An error with an SQLSTATE and the message of a pooler.
+    #[derive(Debug, thiserror::Error)]
+    #[error("unsupported startup parameter: extra_float_digits")]
+    struct Pooled(&'static str);
+
+    impl DatabaseError for Pooled {
+        fn message(&self) -> &'static str {
+            "unsupported startup parameter: extra_float_digits"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
     fn reported(code: &'static str) -> Error {
         Error::Database(sqlx::Error::Database(Box::new(Reported(code))))
     }
@@ -249,6 +315,23 @@ mod tests {
             ("XX000", Class::Other),
         ] {
             assert_eq!(reported(code).class(), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_a_pooler_causes_names_the_pooler_and_its_setting() {
+        for (code, setting) in [
+            ("26000", "pool_mode = session"),
+            ("42P05", "pool_mode = session"),
+            ("08P01", "ignore_startup_parameters = extra_float_digits"),
+        ] {
+            let error = Error::Database(sqlx::Error::Database(Box::new(Pooled(code))));
+            for text in [error.to_string(), error.connecting().to_string()] {
+                assert!(text.contains("PgBouncer") && text.contains(setting), "{text}");
+            }
+        }
+        for code in ["08006", "08P01", "42P01", "57P01"] {
+            assert!(!reported(code).to_string().contains("pooler"), "{code}");
         }
     }
 

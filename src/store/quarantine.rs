@@ -212,19 +212,19 @@ pub async fn remove(executor: impl PgExecutor<'_>, id: Uuid) -> Result<bool, Err
 }
 
 /// The newest of the entries that are too many, too large together, or too old;
-/// all that are older are so as well. `None` where nothing is.
+/// all that are older are so as well. `None` where nothing is. Without the time,
+/// nothing is too old.
 ///
 /// It walks from the newest entry on and reads no body, so it takes as long as
 /// what may stay has entries.
 pub async fn first_beyond(
     executor: impl PgExecutor<'_>,
     bounds: Bounds,
-    now: DateTime<Utc>,
+    now: Option<DateTime<Utc>>,
 ) -> Result<Option<Place>, Error> {
-    let oldest = now.checked_sub_signed(
-        // What is older than time itself is never too old.
-        chrono::TimeDelta::from_std(bounds.max_age).unwrap_or(chrono::TimeDelta::MAX),
-    );
+    // What is older than time itself is never too old.
+    let max_age = chrono::TimeDelta::from_std(bounds.max_age).unwrap_or(chrono::TimeDelta::MAX);
+    let oldest = now.and_then(|now| now.checked_sub_signed(max_age));
     let place = sqlx::query_as!(
         Place,
         r#"

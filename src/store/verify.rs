@@ -2,7 +2,7 @@
 //!
 //! [`check`] takes the calls in the order of their numbers, some at a time, each time
 //! from one snapshot of the database, so that it may run while the service does.
-//! [`refold`](super::write::refold) repairs what it finds.
+//! [`refold`](super::write::refold()) repairs what it finds.
 //!
 //! What always holds: an invalid row is a difference like any other, and hides none
 //! of another call.

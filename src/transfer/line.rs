@@ -10,13 +10,10 @@
 //! `occurred_at` is among that: it was read in the time zone that was configured
 //! then. All else, such as the call's status, is made again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    str::Utf8Error,
-};
+use std::{collections::BTreeSet, str::Utf8Error};
 
 use chrono::{DateTime, Datelike as _, Utc};
-use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{sheet::Field, tables};
@@ -175,8 +172,9 @@ pub fn read(
 /// The export that a line is of, if it has the columns of a table.
 fn other_export(text: &str) -> Option<&'static str> {
     let names: BTreeSet<String> = if text.starts_with('{') {
-        let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).ok()?;
-        members.into_keys().collect()
+        let members: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(text).ok()?;
+        members.into_iter().map(|(name, _)| name).collect()
     } else {
         text.split(',').map(str::to_owned).collect()
     };

@@ -159,7 +159,7 @@ async fn requests_are_counted_by_route_template() {
         .keys()
         .filter_map(|series| series.split("route=\"").nth(1)?.split('"').next())
         .collect();
-    assert_eq!(routes.len(), 23, "{routes:?}");
+    assert_eq!(routes.len(), 24, "{routes:?}");
 }
 
 #[tokio::test]

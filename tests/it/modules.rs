@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 15] = [
     "access",
     "api",
     "call",
@@ -11,6 +11,7 @@ const MODULES: [&str; 14] = [
     "config",
     "database",
     "ingest",
+    "log_limit",
     "postgres",
     "recho",
     "store",
@@ -20,15 +21,16 @@ const MODULES: [&str; 14] = [
 ];
 
 /// A module, and the others that it may use.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("call", &[]),
     ("recho", &["call"]),
     ("access", &["call"]),
     ("store", &["call", "access"]),
     ("postgres", &[]),
     ("clock", &[]),
-    ("ingest", &["call", "recho", "store", "clock"]),
-    ("api", &["ingest", "store", "call", "recho", "access", "clock", "transfer"]),
+    ("log_limit", &["clock"]),
+    ("ingest", &["call", "recho", "store", "clock", "log_limit"]),
+    ("api", &["ingest", "store", "call", "recho", "access", "clock", "transfer", "log_limit"]),
     ("simulate", &["call", "recho", "clock", "config"]),
     ("transfer", &["call", "recho", "store"]),
 ];

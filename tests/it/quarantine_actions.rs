@@ -27,7 +27,7 @@ async fn put(database: &Database, number: u128) -> Uuid {
 
 async fn delete(service: &Service, id: &str, key: Option<&str>) -> Answer {
     let request = service.request("DELETE", &format!("/quarantine/{id}"));
-    service.send(key.into_iter().fold(request, |request, key| request.bearer_auth(key))).await
+    service.send(key.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth)).await
 }
 
 #[tokio::test]

@@ -50,8 +50,9 @@ use tower_http::cors::CorsLayer;
 use super::{
     Problem,
     body::{BodyBudget, Reservation},
-    problem,
+    problem::{self, CauseKind},
 };
+use crate::log_limit;
 pub(super) use client::Client;
 use client::Proxies;
 use origin::Names;
@@ -235,16 +236,30 @@ pub(super) async fn pass(
 
     let status = response.status();
     let cause = response.extensions().get::<problem::Cause>();
-    let is_failure = cause.map_or(status.is_server_error(), |cause| cause.is_failure);
+    let kind = match cause {
+        Some(cause) => cause.kind,
+        None if status.is_server_error() => CauseKind::Failure,
+        None => CauseKind::Logged,
+    };
     let cause = cause.map(|cause| cause.what.as_str());
     let (path, number) = (uri.path(), status.as_u16());
-    if is_failure {
-        tracing::error!(%method, path, status = number, cause, request_id = %id, "a request failed");
-    } else if cause.is_some() {
-        let client = client.map(tracing::field::display);
-        tracing::info!(%method, path, status = number, cause, request_id = %id, client, "a request was refused");
-    } else {
-        tracing::debug!(%method, path, status = number, request_id = %id, "a request was answered");
+    match kind {
+        CauseKind::Failure => {
+            if log_limit::admits("request_failed", &format!("{number} {}", route.name())) {
+                tracing::error!(%method, path, status = number, cause, request_id = %id, "a request failed");
+            }
+        }
+        CauseKind::Refusal => {
+            // The causes of refusals are texts of the program.
+            let subject = format!("{number} {}", cause.unwrap_or_default());
+            if log_limit::admits("request_refused", &subject) {
+                let client = client.map(tracing::field::display);
+                tracing::info!(%method, path, status = number, cause, request_id = %id, client, "a request was refused");
+            }
+        }
+        CauseKind::Logged => {
+            tracing::debug!(%method, path, status = number, cause, request_id = %id, "a request was answered");
+        }
     }
     headers::secure(response.headers_mut());
     response.headers_mut().insert(REQUEST_ID, id.into_header());

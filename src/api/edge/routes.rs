@@ -31,6 +31,7 @@ pub(super) struct Routes {
 /// The counters of one route.
 #[derive(Debug)]
 pub(super) struct Route {
+    name: &'static str,
     answers: [IntCounter; CLASSES.len()],
     seconds: Histogram,
 }
@@ -50,10 +51,11 @@ impl Routes {
         );
         let seconds = HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["route"]);
         let seconds = seconds.expect("the names are well-formed and the bounds rise");
-        let route = |template: &str| {
+        let route = |template: &'static str| {
             // With a slash at its end or without, it is one route.
             let name = template.trim_end_matches('/');
             Route {
+                name,
                 answers: CLASSES.map(|class| answers.with_label_values(&[name, class])),
                 seconds: seconds.with_label_values(&[name]),
             }
@@ -73,6 +75,11 @@ impl Routes {
 }
 
 impl Route {
+    /// Its template.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Counts an answer.
     pub(super) fn answered(&self, status: StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);

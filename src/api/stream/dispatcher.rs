@@ -17,9 +17,12 @@ use super::{
     Inner, Published, Streams,
     page::{End, Page},
 };
-use crate::store::{
-    self,
-    events::feed::{self, FeedEvent, FeedHead, FeedListener, FeedPosition},
+use crate::{
+    log_limit,
+    store::{
+        self,
+        events::feed::{self, FeedEvent, FeedHead, FeedListener, FeedPosition},
+    },
 };
 
 /// The most events of a page.
@@ -81,7 +84,11 @@ impl Dispatcher {
             match self.catch_panic(Box::pin(self.dispatch())).await {
                 // The panic is in the log.
                 Ok(()) | Err(store::Error::Panicked) => {}
-                Err(error) => tracing::warn!(%error, "the streams lost the database"),
+                Err(error) => {
+                    if log_limit::admits("streams_lost_database", "") {
+                        tracing::warn!(%error, "the streams lost the database");
+                    }
+                }
             }
             if started.elapsed() > longest_pause {
                 pause = first_pause;
@@ -222,7 +229,13 @@ impl Dispatcher {
 /// The valid events; the others are logged.
 pub(super) fn valid(read: Vec<Result<FeedEvent, store::Error>>) -> Vec<FeedEvent> {
     let valid = read.into_iter().filter_map(|event| {
-        event.inspect_err(|error| tracing::error!(%error, "an event is missing in streams")).ok()
+        event
+            .inspect_err(|error| {
+                if log_limit::admits("event_missing_in_streams", "") {
+                    tracing::error!(%error, "an event is missing in streams");
+                }
+            })
+            .ok()
     });
     valid.collect()
 }

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     api::{Keyring, Problem, Service, caller::Pass},
     clock::Clock,
+    log_limit,
     store::{
         self,
         events::feed::{self, Discontinuity, FeedHead, FeedPosition},
@@ -164,7 +165,9 @@ impl Subscription {
                     return Some(match self.catch_up().await {
                         Ok(bytes) => bytes,
                         Err(error) => {
-                            tracing::warn!(%error, "a stream cannot catch up");
+                            if log_limit::admits("stream_cannot_catch_up", "") {
+                                tracing::warn!(%error, "a stream cannot catch up");
+                            }
                             self.end(End::Unavailable)
                         }
                     });

@@ -3,7 +3,7 @@
 //! A list is in the order of `first_event_at`, and of calls that began at the same
 //! time in the order of their numbers; both descending. It is read from one index
 //! that the filter chooses ([`Filter`]). Each index begins with the
-//! [`ListPartition`](super::partition::ListPartition) of a call, and each partition
+//! [`ListPartition`] of a call, and each partition
 //! is in the order of the list: the first entries of each partition that the filter
 //! selects are merged, and only the rows of the page are read.
 //!

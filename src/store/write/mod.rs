@@ -6,7 +6,7 @@
 //! | [`change`] | the effect of a batch on one call, decided without the database |
 //! | [`statement`] | the one statement that writes a batch |
 //! | [`cache`] | the calls that a writer wrote last |
-//! | [`refold`] | folding stored calls again, for `rebuild` |
+//! | [`refold`](mod@refold) | folding stored calls again, for `rebuild` |
 
 mod cache;
 mod change;
