@@ -1,8 +1,8 @@
 -- The vocabulary: directions, dispositions, statuses, event types and reasons.
 --
--- What the program knows of a status or an event type is one table in Rust
--- (call::status, call::event) and the same table here, so that views and people
--- join it instead of listing names. The program compares both when it starts.
+-- Statuses and event types are defined in one table in Rust (call::status,
+-- call::event_type) and in the same table here, so that views and queries join it
+-- instead of listing names. The program compares both when it starts.
 -- To add a status: an entry in Rust, its row in the transition table, and a
 -- migration that inserts a row here and calls callstate_create_wide_views().
 --
@@ -45,7 +45,7 @@ create table status_spec (
     check (not terminal or id > 1)
 );
 
-comment on table status_spec is 'What the program knows of each status of a call.';
+comment on table status_spec is 'The statuses of calls and their properties.';
 comment on column status_spec.id is 'The number by which tables refer to the status. Never changes.';
 comment on column status_spec.status is 'The name: the event type without its prefix.';
 comment on column status_spec.label is 'The name for people.';
@@ -71,7 +71,7 @@ create table event_type_spec (
     check (id > 0)
 );
 
-comment on table event_type_spec is 'What the program knows of each event type.';
+comment on table event_type_spec is 'The event types and their properties.';
 comment on column event_type_spec.id is 'The number by which tables refer to the event type. Never changes.';
 comment on column event_type_spec.event_type is 'The provider''s name of the event type.';
 comment on column event_type_spec.direction is 'The direction of the calls that have such events.';

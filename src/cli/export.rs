@@ -161,11 +161,11 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
     Ok(())
 }
 
-/// The format that was asked for, or that the name of the file tells.
+/// The format of `--format`, or of the extension of the file.
 fn format(options: &Options) -> Result<Format, Failure> {
     let extension = options.output.as_deref().and_then(Path::extension);
     let of_name = extension.and_then(OsStr::to_str).map(|it| Format::from_str(it, true));
-    let told = match (extension, of_name) {
+    let given = match (extension, of_name) {
         (_, Some(Ok(format))) => Some(format),
         (Some(extension), _) if options.format.is_none() => {
             let known: Vec<String> = Format::value_variants()
@@ -180,7 +180,7 @@ fn format(options: &Options) -> Result<Format, Failure> {
         }
         _ => None,
     };
-    match (options.what, options.format.or(told).unwrap_or(Format::Jsonl)) {
+    match (options.what, options.format.or(given).unwrap_or(Format::Jsonl)) {
         (What::Deliveries, Format::Csv | Format::Parquet) => Err(Failure::Usage(
             "deliveries are exported as jsonl only, for they are there to be imported".to_owned(),
         )),

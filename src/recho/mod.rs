@@ -10,6 +10,7 @@
 //! | [`auth`] | authentication: bearer tokens, signatures, public keys |
 //! | [`encoding`] | `Content-Encoding` |
 //! | [`envelope`] | the members of the body and their meaning |
+//! | [`read_error`] | why a body cannot be read |
 //! | [`fingerprint`] | what makes two deliveries the same event |
 //! | [`identifier`] | identifiers as they are given from outside |
 //! | [`json`] | a JSON parser that accepts every text that the grammar allows |
@@ -26,6 +27,7 @@ pub mod envelope;
 pub mod fingerprint;
 pub mod identifier;
 pub mod json;
+pub mod read_error;
 #[cfg(test)]
 mod tests;
 pub mod time;
@@ -33,7 +35,8 @@ pub mod time_zone;
 
 pub use auth::{AuthError, Authenticator, Credentials, PublicKey, SignatureVerifier, Tokens};
 pub use encoding::DecodeError;
-pub use envelope::{ReadError, Reading, Receipt, read};
+pub use envelope::{Reading, Receipt, read};
+pub use read_error::ReadError;
 pub use time::TimeReading;
 pub use time_zone::ProviderTimeZone;
 

@@ -37,7 +37,7 @@ pub enum Error {
     },
 }
 
-/// What an error means for whoever caused the query.
+/// The kind of an error, which decides what the caller does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The database is away, read-only or overloaded: the same request may succeed later.
@@ -137,7 +137,7 @@ impl Error {
         }
     }
 
-    /// What the error means for whoever caused the query.
+    /// The kind of the error.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {

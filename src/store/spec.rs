@@ -1,7 +1,6 @@
 //! Comparing the tables of statuses, event types and reasons with the program.
 //!
-//! What the program knows of them is in [`crate::call`]; views join the tables. The
-//! service compares both when it starts: a program that met a status that it does
+//! The program defines them in [`crate::call`]; views join the tables. The service compares both when it starts: a program that met a status that it does
 //! not know would fail on each call that has it.
 
 use std::collections::BTreeMap;
@@ -21,7 +20,7 @@ pub struct SpecMismatch {
     pub name: String,
     /// The row, or `nothing`.
     pub stored: String,
-    /// What the program knows, or `nothing`.
+    /// The definition in the program, or `nothing`.
     pub known: String,
 }
 

@@ -119,7 +119,7 @@ async fn an_entry_is_replayed_with_a_corrected_body_and_the_time_of_its_receipt(
     let place = Place::new();
     let (wrong, right) = (place.0.join("wrong.json"), place.0.join("right.json"));
     std::fs::write(&wrong, "{}").unwrap();
-    let body = json!({"eventType": "OUTBOUND_CALL_BUSY", "callId": "mended"}).to_string();
+    let body = json!({"eventType": "OUTBOUND_CALL_BUSY", "callId": "corrected"}).to_string();
     std::fs::write(&right, &body).unwrap();
     let (id, url) = (put(&database, 1).await.to_string(), database.url());
     let entry = service.get(&format!("/quarantine/{id}")).await.ok();
@@ -133,7 +133,7 @@ async fn an_entry_is_replayed_with_a_corrected_body_and_the_time_of_its_receipt(
     let replayed = callstate(&[&replay[..], &[right.to_str().unwrap()]].concat());
     assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
     service.get(&format!("/quarantine/{id}")).await.problem(404);
-    let history = service.get("/calls/mended/history?include=payload").await.ok();
+    let history = service.get("/calls/corrected/history?include=payload").await.ok();
     let event = &history["events"][0];
     assert_eq!(event["received_at"], entry["first_received_at"]);
     assert_eq!(event["payload"], serde_json::from_str::<Value>(&body).unwrap());

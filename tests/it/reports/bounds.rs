@@ -11,12 +11,12 @@ use callstate::{
 };
 use chrono::TimeDelta;
 
-use super::{at, told};
+use super::{at, simulated};
 use crate::support::{Database, Service, delivery::delivery};
 
 #[tokio::test]
 async fn of_too_many_rows_no_more_is_read_than_shows_it() {
-    let (database, _service, _) = told(300).await;
+    let (database, _service, _) = simulated(300).await;
     let pool = database.pool().await;
     let from = at("2026-03-01T00:00:00Z");
     let starts: Vec<_> = (0..50 * 24).map(|hour| from + TimeDelta::hours(hour)).collect();

@@ -1,4 +1,4 @@
-//! The reports, computed from what was told by counting: without a database, and otherwise than it does.
+//! The expected reports: counted over the simulated calls, without a database.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use callstate::call::{Direction, KnownEvent, Status};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
-use super::told::Told;
+use super::simulated::SimulatedCall;
 
 /// What is asked, in the time zone of Berlin.
 #[derive(Debug, Clone)]
@@ -63,22 +63,23 @@ impl Ask {
         starts.iter().copied().zip(ends).collect()
     }
 
-    fn group(&self, told: &Told) -> Group {
-        let project_id = self.by_project.then(|| told.key.project_id.to_string());
-        (project_id, told.call.direction.filter(|_| self.by_direction))
+    fn group(&self, simulated: &SimulatedCall) -> Group {
+        let project_id = self.by_project.then(|| simulated.key.project_id.to_string());
+        (project_id, simulated.call.direction.filter(|_| self.by_direction))
     }
 
     /// The calls that are asked about, whenever they began.
-    fn asked<'a>(&'a self, calls: &'a [Told]) -> impl Iterator<Item = &'a Told> {
-        calls.iter().filter(|told| {
-            let project_id = told.key.project_id.as_str();
+    fn asked<'a>(&'a self, calls: &'a [SimulatedCall]) -> impl Iterator<Item = &'a SimulatedCall> {
+        calls.iter().filter(|simulated| {
+            let project_id = simulated.key.project_id.as_str();
             self.project_id.as_deref().is_none_or(|it| it == project_id)
-                && self.direction.is_none_or(|it| told.call.direction == Some(it))
+                && self.direction.is_none_or(|it| simulated.call.direction == Some(it))
         })
     }
 
-    fn began<'a>(&'a self, calls: &'a [Told]) -> impl Iterator<Item = &'a Told> {
-        self.asked(calls).filter(|told| (self.from..self.to).contains(&told.call.first_event_at))
+    fn began<'a>(&'a self, calls: &'a [SimulatedCall]) -> impl Iterator<Item = &'a SimulatedCall> {
+        self.asked(calls)
+            .filter(|simulated| (self.from..self.to).contains(&simulated.call.first_event_at))
     }
 
     fn groups(&self, seen: impl Iterator<Item = Group>) -> BTreeSet<Group> {
@@ -104,19 +105,19 @@ impl Ask {
     /// something to tell.
     fn rows<'a>(
         &'a self,
-        calls: &'a [Told],
-        tells: impl Fn(&Told) -> bool,
-        mut row: impl FnMut(&[&'a Told]) -> Vec<Value>,
+        calls: &'a [SimulatedCall],
+        tells: impl Fn(&SimulatedCall) -> bool,
+        mut row: impl FnMut(&[&'a SimulatedCall]) -> Vec<Value>,
     ) -> Vec<Value> {
-        let telling = self.began(calls).filter(|told| tells(told));
-        let groups = self.groups(telling.map(|told| self.group(told)));
+        let telling = self.began(calls).filter(|simulated| tells(simulated));
+        let groups = self.groups(telling.map(|simulated| self.group(simulated)));
         let mut rows = Vec::new();
         for (start, end) in self.buckets() {
             for group in &groups {
-                let of_cell: Vec<&Told> = self
+                let of_cell: Vec<&SimulatedCall> = self
                     .began(calls)
-                    .filter(|told| (start..end).contains(&told.call.first_event_at))
-                    .filter(|told| self.group(told) == *group)
+                    .filter(|simulated| (start..end).contains(&simulated.call.first_event_at))
+                    .filter(|simulated| self.group(simulated) == *group)
                     .collect();
                 for fields in row(&of_cell) {
                     let mut whole = self.place(start, group);
@@ -128,7 +129,7 @@ impl Ask {
         rows
     }
 
-    pub(super) fn outcomes(&self, calls: &[Told]) -> Vec<Value> {
+    pub(super) fn outcomes(&self, calls: &[SimulatedCall]) -> Vec<Value> {
         /// How many there are of each that there is.
         fn counted(statuses: impl Iterator<Item = Status>) -> BTreeMap<Status, usize> {
             let mut counts = BTreeMap::new();
@@ -139,14 +140,17 @@ impl Ask {
             calls,
             |_| true,
             |calls| {
-                let count = |is: &dyn Fn(&Told) -> bool| calls.iter().filter(|it| is(it)).count();
+                let count =
+                    |is: &dyn Fn(&SimulatedCall) -> bool| calls.iter().filter(|it| is(it)).count();
                 let terminal = count(&|it| it.call.status.is_terminal());
                 let completed = count(&|it| it.call.status == Status::Completed);
                 let attempts: Vec<Status> = calls
                     .iter()
-                    .flat_map(|told| told.call.attempts.iter().map(|attempt| attempt.status))
+                    .flat_map(|simulated| {
+                        simulated.call.attempts.iter().map(|attempt| attempt.status)
+                    })
                     .collect();
-                let by_status = counted(calls.iter().map(|told| told.call.status));
+                let by_status = counted(calls.iter().map(|simulated| simulated.call.status));
                 let attempts_by_status = counted(attempts.iter().copied());
                 let rate = (terminal > 0).then(|| ratio(completed, terminal));
                 vec![json!({
@@ -161,22 +165,22 @@ impl Ask {
         )
     }
 
-    pub(super) fn durations(&self, calls: &[Told]) -> Vec<Value> {
+    pub(super) fn durations(&self, calls: &[SimulatedCall]) -> Vec<Value> {
         let seen: BTreeSet<Status> = self
             .began(calls)
-            .flat_map(|told| told.call.microseconds_in_status.keys().copied())
+            .flat_map(|simulated| simulated.call.microseconds_in_status.keys().copied())
             .collect();
         let names = seen.iter().map(Status::to_string).chain(["total".to_owned()]);
         let names: Vec<String> = names.collect();
-        let tells = |told: &Told| {
-            !told.call.microseconds_in_status.is_empty() || told.call.ended_at().is_some()
+        let tells = |simulated: &SimulatedCall| {
+            !simulated.call.microseconds_in_status.is_empty() || simulated.call.ended_at().is_some()
         };
         self.rows(calls, tells, |calls| {
             let row = |name: &String| {
                 let mut values: Vec<f64> = calls
                     .iter()
-                    .filter_map(|told| {
-                        let call = &told.call;
+                    .filter_map(|simulated| {
+                        let call = &simulated.call;
                         let microseconds = match name.parse::<Status>() {
                             Ok(status) => *call.microseconds_in_status.get(&status)?,
                             Err(_) => {
@@ -199,19 +203,21 @@ impl Ask {
         })
     }
 
-    pub(super) fn errors(&self, calls: &[Told]) -> Vec<Value> {
-        let with_errors = || self.began(calls).filter(|told| !told.errors.is_empty());
-        let kinds: BTreeSet<_> = with_errors().flat_map(|told| &told.errors).collect();
+    pub(super) fn errors(&self, calls: &[SimulatedCall]) -> Vec<Value> {
+        let with_errors = || self.began(calls).filter(|simulated| !simulated.errors.is_empty());
+        let kinds: BTreeSet<_> = with_errors().flat_map(|simulated| &simulated.errors).collect();
         self.rows(
             calls,
-            |told| !told.errors.is_empty(),
+            |simulated| !simulated.errors.is_empty(),
             |calls| {
                 let row = |kind: &&(Option<String>, Option<String>)| {
-                    let of_call = |told: &&Told| told.errors.iter().filter(|it| it == kind).count();
+                    let of_call = |simulated: &&SimulatedCall| {
+                        simulated.errors.iter().filter(|it| it == kind).count()
+                    };
                     json!({
                         "code": kind.0, "phase": kind.1,
                         "errors": calls.iter().map(of_call).sum::<usize>(),
-                        "calls": calls.iter().filter(|told| of_call(told) > 0).count(),
+                        "calls": calls.iter().filter(|simulated| of_call(simulated) > 0).count(),
                     })
                 };
                 kinds.iter().map(row).collect()
@@ -219,13 +225,13 @@ impl Ask {
         )
     }
 
-    pub(super) fn concurrency(&self, calls: &[Told]) -> Vec<Value> {
+    pub(super) fn concurrency(&self, calls: &[SimulatedCall]) -> Vec<Value> {
         let stays: Vec<(Group, DateTime<Utc>, DateTime<Utc>)> = self
             .asked(calls)
-            .flat_map(|told| {
-                let stays = told.calling().into_iter();
+            .flat_map(|simulated| {
+                let stays = simulated.calling().into_iter();
                 stays.map(|(from, to)| {
-                    (self.group(told), from, to.unwrap_or(DateTime::<Utc>::MAX_UTC))
+                    (self.group(simulated), from, to.unwrap_or(DateTime::<Utc>::MAX_UTC))
                 })
             })
             .filter(|(_, from, to)| from != to)
@@ -235,7 +241,7 @@ impl Ask {
         let in_span =
             |from: &DateTime<Utc>, to: &DateTime<Utc>| *from < self.to && *to >= self.from;
         let seen = stays.iter().filter(|(_, from, to)| in_span(from, to)).map(|it| it.0.clone());
-        let groups = self.groups(seen.chain(turned_away().map(|told| self.group(told))));
+        let groups = self.groups(seen.chain(turned_away().map(|simulated| self.group(simulated))));
         let mut rows = Vec::new();
         for (start, end) in self.buckets() {
             for group in &groups {
@@ -254,8 +260,8 @@ impl Ask {
                     .sum();
                 let length = usize::try_from((ends - begins).num_seconds()).unwrap();
                 let turned_away = turned_away()
-                    .filter(|told| (start..end).contains(&told.call.first_event_at))
-                    .filter(|told| self.group(told) == *group)
+                    .filter(|simulated| (start..end).contains(&simulated.call.first_event_at))
+                    .filter(|simulated| self.group(simulated) == *group)
                     .count();
                 let mut row = self.place(start, group);
                 row.insert("peak".to_owned(), json!(peak));
@@ -267,19 +273,21 @@ impl Ask {
         rows
     }
 
-    pub(super) fn coverage(&self, calls: &[Told]) -> Vec<Value> {
+    pub(super) fn coverage(&self, calls: &[SimulatedCall]) -> Vec<Value> {
         let events: Vec<_> = calls
             .iter()
-            .filter(|told| {
-                self.project_id.as_deref().is_none_or(|it| it == told.key.project_id.as_str())
+            .filter(|simulated| {
+                self.project_id.as_deref().is_none_or(|it| it == simulated.key.project_id.as_str())
             })
-            .flat_map(|told| told.events.iter().map(|(event, _)| (&told.key.project_id, event)))
+            .flat_map(|simulated| {
+                simulated.events.iter().map(|(event, _)| (&simulated.key.project_id, event))
+            })
             .filter(|(_, event)| (self.from..self.to).contains(&event.effective_at()))
             .filter(|(_, event)| {
                 self.direction.is_none_or(|it| event.event_type.direction() == Some(it))
             })
             .collect();
-        let of_calls = self.began(calls).filter(|told| told.call.direction.is_some());
+        let of_calls = self.began(calls).filter(|simulated| simulated.call.direction.is_some());
         let projects: BTreeSet<_> =
             events.iter().map(|it| it.0).chain(of_calls.map(|it| &it.key.project_id)).collect();
         let mut rows = Vec::new();
@@ -299,9 +307,9 @@ impl Ask {
                         .collect();
                     let skipped = self
                         .began(calls)
-                        .filter(|told| (start..end).contains(&told.call.first_event_at))
-                        .filter(|told| told.key.project_id == **project_id)
-                        .filter(|told| has_skipped(told, *known))
+                        .filter(|simulated| (start..end).contains(&simulated.call.first_event_at))
+                        .filter(|simulated| simulated.key.project_id == **project_id)
+                        .filter(|simulated| has_skipped(simulated, *known))
                         .count();
                     let group = (Some(project_id.to_string()), Some(known.direction()));
                     let mut row = Ask { by_project: true, ..self.clone() }.place(start, &group);
@@ -340,9 +348,9 @@ impl Ask {
     }
 }
 
-/// Whether the call must have been through what the type says, and no attempt was told so.
-fn has_skipped(told: &Told, known: KnownEvent) -> bool {
-    let call = &told.call;
+/// Whether the call reached a status beyond that of the type, and no attempt reported the type.
+fn has_skipped(simulated: &SimulatedCall, known: KnownEvent) -> bool {
+    let call = &simulated.call;
     let said: BTreeSet<Status> =
         call.attempts.iter().flat_map(|attempt| attempt.statuses.clone()).collect();
     let mut reached = said.iter().chain([&call.status]);

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 
-use super::told;
+use super::simulated;
 use crate::support::{
     Answer, Database, Instance, Service, callstate,
     delivery::{delivery, fixture},
@@ -22,8 +22,9 @@ async fn get_with(service: &Service, path: &str, header: (&str, &str)) -> Answer
 
 #[tokio::test]
 async fn a_key_limited_to_a_project_sees_the_figures_of_that_project() {
-    let (database, service, calls) = told(60).await;
-    let (own, other) = (&calls[0].key.project_id, calls.iter().map(|told| &told.key.project_id));
+    let (database, service, calls) = simulated(60).await;
+    let (own, other) =
+        (&calls[0].key.project_id, calls.iter().map(|simulated| &simulated.key.project_id));
     let other = other.clone().find(|it| *it != own).expect("there are two projects");
     let created = callstate(&[
         "keys",
@@ -75,7 +76,7 @@ fn flattened(row: &Value, column: &str) -> String {
 
 #[tokio::test]
 async fn csv_says_the_same_as_json() {
-    let (_database, service, _) = told(60).await;
+    let (_database, service, _) = simulated(60).await;
     for report in REPORTS {
         let path = format!("/reports/{report}?{MONTH}&bucket=week&group_by=direction,project_id");
         let rows = service.get(&path).await.ok()["rows"].as_array().unwrap().clone();
@@ -145,7 +146,7 @@ async fn a_month_begins_with_its_first_day_in_the_time_zone() {
 
 #[tokio::test]
 async fn groups_are_separated_by_commas_or_given_each_by_itself() {
-    let (_database, service, _) = told(10).await;
+    let (_database, service, _) = simulated(10).await;
     let path = format!("/reports/outcomes?{MONTH}&group_by=");
     let both = service.get(&format!("{path}project_id,direction")).await.ok();
     assert!(both["rows"][0]["project_id"].is_string());

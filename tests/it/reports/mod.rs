@@ -1,11 +1,11 @@
-//! Reports and views against a computation that shares nothing with them but what was told.
+//! Reports and views against an independent computation over the same simulated calls.
 
 mod bounds;
 mod expected;
 mod held;
 mod interface;
 mod readme;
-mod told;
+mod simulated;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::{
     expected::Ask,
-    told::{Told, end, month},
+    simulated::{SimulatedCall, end, month},
 };
 use crate::support::{
     Database, Service,
@@ -26,20 +26,20 @@ use crate::support::{
     provider::Provider,
 };
 
-/// A service that was told a month of calls.
-async fn told(calls: u64) -> (Database, Service, Vec<Told>) {
+/// A service that has received a month of simulated calls.
+async fn simulated(calls: u64) -> (Database, Service, Vec<SimulatedCall>) {
     let database = Database::create().await;
     let service = Service::start(&database).await;
-    let (deliveries, told) = month(calls);
+    let (deliveries, simulated) = month(calls);
     Provider::start(deliveries, &[&service]).finish().await;
-    (database, service, told)
+    (database, service, simulated)
 }
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-/// Everything that was told, and a while before and after.
+/// The whole span of the simulated calls, with time before and after.
 fn whole(bucket: &'static str) -> Ask {
     Ask {
         from: end() - TimeDelta::days(32),
@@ -84,7 +84,7 @@ fn assert_same_rows(found: &Value, expected: &[Value], what: &str) {
 
 #[tokio::test]
 async fn every_report_says_what_was_told() {
-    let (_database, service, calls) = told(300).await;
+    let (_database, service, calls) = simulated(300).await;
     let project_id = calls[0].key.project_id.to_string();
     let around_the_change =
         Ask { from: at("2026-03-28T22:30:00Z"), to: at("2026-03-29T04:10:00Z"), ..whole("hour") };
@@ -114,7 +114,7 @@ async fn every_report_says_what_was_told() {
 /// What the program writes of a call that has ended is what the view computes of live calls.
 #[tokio::test]
 async fn the_columns_that_reports_count_agree_with_the_attempts_of_the_call() {
-    let (database, service, _) = told(300).await;
+    let (database, service, _) = simulated(300).await;
     for second in 0..40 {
         let body = delivery("OUTBOUND_CALL_BUSY", "often", second, Some(&format!("dial-{second}")));
         service.deliver(body.to_string()).await.ok();
@@ -176,7 +176,7 @@ async fn the_columns_that_reports_count_agree_with_the_attempts_of_the_call() {
 
 #[tokio::test]
 async fn coverage_is_the_same_with_one_connection_as_with_two() {
-    let (database, service, calls) = told(100).await;
+    let (database, service, calls) = simulated(100).await;
     let lone = Service::start_with(&database, |command| {
         command.env("CALLSTATE_DATABASE_CONNECTIONS", "1");
     })
@@ -212,7 +212,7 @@ async fn two_connections_that_compute_a_report_see_the_same() {
 
 #[tokio::test]
 async fn the_views_of_outcomes_say_what_the_report_says() {
-    let (database, service, _) = told(300).await;
+    let (database, service, _) = simulated(300).await;
     let mut sql = database.connect().await;
     let hourly = sqlx::query_scalar!(
         r#"
@@ -237,22 +237,22 @@ async fn the_views_of_outcomes_say_what_the_report_says() {
              &group_by=project_id,direction"
         );
         let report = service.get(&path).await.ok();
-        let told = report["rows"].as_array().unwrap().iter().filter(|row| row["calls"] != 0);
-        let told: Vec<&Value> = told.collect();
-        assert_eq!(rows.len(), told.len());
-        for (row, told) in rows.iter().zip(told) {
+        let simulated = report["rows"].as_array().unwrap().iter().filter(|row| row["calls"] != 0);
+        let simulated: Vec<&Value> = simulated.collect();
+        assert_eq!(rows.len(), simulated.len());
+        for (row, simulated) in rows.iter().zip(simulated) {
             let row = row.as_object().unwrap();
             let start = |value: &Value| -> DateTime<Utc> { at(value.as_str().unwrap()) };
-            assert_eq!(start(&row["bucket_start"]), start(&told["bucket_start"]));
+            assert_eq!(start(&row["bucket_start"]), start(&simulated["bucket_start"]));
             for (name, value) in row.iter().filter(|(name, _)| *name != "bucket_start") {
                 let status = name.to_uppercase();
                 // The report leaves out those that no call has.
-                let told = if Status::ALL.iter().any(|it| it.as_str() == status) {
-                    told["by_status"].get(&status).cloned().unwrap_or_else(|| json!(0))
+                let simulated = if Status::ALL.iter().any(|it| it.as_str() == status) {
+                    simulated["by_status"].get(&status).cloned().unwrap_or_else(|| json!(0))
                 } else {
-                    told[name].clone()
+                    simulated[name].clone()
                 };
-                assert_same(value, &told, &format!("{name}, {path}"));
+                assert_same(value, &simulated, &format!("{name}, {path}"));
             }
         }
     }
@@ -260,7 +260,7 @@ async fn the_views_of_outcomes_say_what_the_report_says() {
 
 #[tokio::test]
 async fn the_views_add_up_to_what_the_reports_say() {
-    let (database, service, _) = told(300).await;
+    let (database, service, _) = simulated(300).await;
     let mut sql = database.connect().await;
     let ask = whole("none");
     let durations = service.get(&format!("/reports/durations?{}", ask.query())).await.ok();
@@ -313,13 +313,13 @@ async fn the_views_add_up_to_what_the_reports_say() {
     .await
     .unwrap();
     let report = service.get(&format!("/reports/errors?{}", by_both.query())).await.ok();
-    let told = report["rows"].as_array().unwrap().iter().filter(|row| row["errors"] != 0);
+    let simulated = report["rows"].as_array().unwrap().iter().filter(|row| row["errors"] != 0);
     let in_order = |mut rows: Vec<Value>| {
         rows.sort_by_key(Value::to_string);
         rows
     };
     assert!(errors.len() > 10);
-    assert_eq!(in_order(errors), in_order(told.cloned().collect()));
+    assert_eq!(in_order(errors), in_order(simulated.cloned().collect()));
 
     let coverage = service.get(&format!("/reports/coverage?{}", ask.query())).await.ok();
     let rows = sqlx::query_scalar!(
@@ -332,23 +332,24 @@ async fn the_views_add_up_to_what_the_reports_say() {
     .fetch_all(&mut sql)
     .await
     .unwrap();
-    let mut told = coverage["rows"].as_array().unwrap().clone();
-    for row in &mut told {
+    let mut simulated = coverage["rows"].as_array().unwrap().clone();
+    for row in &mut simulated {
         let row = row.as_object_mut().unwrap();
         row.remove("first_seen_at");
         row.remove("last_seen_at");
     }
     let place = |row: &Value| (row["project_id"].to_string(), row["event_type"].to_string());
-    told.sort_by_key(place);
-    assert_eq!(rows, told);
+    simulated.sort_by_key(place);
+    assert_eq!(rows, simulated);
 }
 
 #[tokio::test]
 async fn the_transitions_of_a_call_add_up_to_its_time_in_status() {
-    let (database, service, calls) = told(300).await;
+    let (database, service, calls) = simulated(300).await;
     let mut sql = database.connect().await;
-    for told in &calls {
-        let (project_id, call_id) = (told.key.project_id.as_str(), told.key.call_id.as_str());
+    for simulated in &calls {
+        let (project_id, call_id) =
+            (simulated.key.project_id.as_str(), simulated.key.call_id.as_str());
         let stays = sqlx::query!(
             r#"
             select from_status::text as "status!", sum(seconds_in_from_status) as "seconds!"

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
-use super::told;
+use super::simulated;
 
 /// The blocks of a section of docs/sql.md: a statement, and the output that follows it, if there is
 /// one.
@@ -20,7 +20,7 @@ fn blocks(heading: &str) -> Vec<(&'static str, Option<&'static str>)> {
 
 #[tokio::test]
 async fn the_ten_questions_are_answered_as_documented() {
-    let (database, _service, _) = told(200).await;
+    let (database, _service, _) = simulated(200).await;
     let mut connection = database.connect().await;
     connection.execute("set role callstate_reporting").await.unwrap();
     let questions = blocks("\n## Ten questions\n");
@@ -43,7 +43,7 @@ async fn the_ten_questions_are_answered_as_documented() {
 
 #[tokio::test]
 async fn the_documented_grants_are_those_of_the_migration() {
-    let (database, _service, _) = told(10).await;
+    let (database, _service, _) = simulated(10).await;
     let mut connection = database.connect().await;
     let all = blocks("\n## Roles and grants\n");
     let create = "create role callstate_reporting nologin;\n";

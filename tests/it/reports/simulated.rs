@@ -17,8 +17,8 @@ use callstate::{
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
-/// A call as it was told.
-pub(super) struct Told {
+/// A simulated call with its events.
+pub(super) struct SimulatedCall {
     pub(super) key: CallKey,
     pub(super) call: Call,
     /// Its events in fold order, with what each did.
@@ -27,15 +27,15 @@ pub(super) struct Told {
     pub(super) errors: Vec<(Option<String>, Option<String>)>,
 }
 
-/// What is to be told of a call.
-struct Teller {
+/// Builds a call from its events.
+struct CallBuilder {
     key: CallKey,
     events: Vec<Event>,
     errors: Vec<(Option<String>, Option<String>)>,
 }
 
-impl Teller {
-    fn tell(&mut self, event_type: EventType, at: DateTime<Utc>, sid: Option<&str>, errors: usize) {
+impl CallBuilder {
+    fn add(&mut self, event_type: EventType, at: DateTime<Utc>, sid: Option<&str>, errors: usize) {
         let mut fingerprint = [0; 32];
         fingerprint[0] = u8::try_from(self.events.len()).expect("few events");
         self.events.push(Event {
@@ -50,11 +50,11 @@ impl Teller {
         });
     }
 
-    fn folded(self) -> Option<Told> {
+    fn folded(self) -> Option<SimulatedCall> {
         let mut events: Vec<&Event> = self.events.iter().collect();
         let (call, outcomes) = fold(&mut events)?;
         let events = events.into_iter().cloned().zip(outcomes).collect();
-        Some(Told { key: self.key, call, events, errors: self.errors })
+        Some(SimulatedCall { key: self.key, call, events, errors: self.errors })
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn end() -> DateTime<Utc> {
 }
 
 /// The month's deliveries, in the order in which they come, and its calls.
-pub(super) fn month(calls: u64) -> (Vec<String>, Vec<Told>) {
+pub(super) fn month(calls: u64) -> (Vec<String>, Vec<SimulatedCall>) {
     let plan = Plan::new(Settings {
         seed: 6,
         at: end(),
@@ -80,22 +80,22 @@ pub(super) fn month(calls: u64) -> (Vec<String>, Vec<Told>) {
         auth_type: AuthType::None,
         time_zone: ProviderTimeZone::UTC,
     });
-    let (mut bodies, mut told) = (Vec::new(), Vec::new());
+    let (mut bodies, mut simulated) = (Vec::new(), Vec::new());
     let mut project_id = None;
     for number in 0..calls {
         let planned = plan.call(number);
         project_id.get_or_insert(planned.key.project_id.clone());
         let mut teller =
-            Teller { key: planned.key.clone(), events: Vec::new(), errors: Vec::new() };
+            CallBuilder { key: planned.key.clone(), events: Vec::new(), errors: Vec::new() };
         for event in planned.events.iter().filter(|event| !event.is_lost) {
             let faults = event.step.faults;
             let sid = event.step.dial.map(|dial| planned.sids[usize::from(dial)].as_str());
-            teller.tell(event.event_type.clone(), event.at, sid, faults.len());
+            teller.add(event.event_type.clone(), event.at, sid, faults.len());
             teller.errors.extend(
                 faults.iter().map(|it| (Some(it.code.to_owned()), Some(it.phase.to_owned()))),
             );
         }
-        told.extend(teller.folded());
+        simulated.extend(teller.folded());
         bodies.extend(
             planned
                 .deliveries
@@ -103,8 +103,8 @@ pub(super) fn month(calls: u64) -> (Vec<String>, Vec<Told>) {
                 .map(|delivery| String::from_utf8(planned.body(delivery)).unwrap()),
         );
     }
-    odd_calls(&project_id.expect("there are calls"), &mut bodies, &mut told);
-    (bodies, told)
+    odd_calls(&project_id.expect("there are calls"), &mut bodies, &mut simulated);
+    (bodies, simulated)
 }
 
 /// Event type, call, minutes after the beginning of 29 March in Berlin, dial, codes of errors.
@@ -149,7 +149,7 @@ const ODD: [Odd; 25] = [
     ("INBOUND_CALL_CONCURRENCY_LIMIT_EXCEEDED", "crossed", 192, None, &[]),
 ];
 
-fn odd_calls(project_id: &ProjectId, bodies: &mut Vec<String>, told: &mut Vec<Told>) {
+fn odd_calls(project_id: &ProjectId, bodies: &mut Vec<String>, simulated: &mut Vec<SimulatedCall>) {
     let midnight: DateTime<Utc> = "2026-03-28T23:00:00Z".parse().unwrap();
     let names: BTreeSet<&str> = ODD.iter().map(|(_, name, ..)| *name).collect();
     for (event_type, name, minutes, sid, codes) in ODD {
@@ -172,21 +172,21 @@ fn odd_calls(project_id: &ProjectId, bodies: &mut Vec<String>, told: &mut Vec<To
     }
     for name in names {
         let key = CallKey { call_id: CallId::new(name).unwrap(), project_id: project_id.clone() };
-        let mut teller = Teller { key, events: Vec::new(), errors: Vec::new() };
+        let mut teller = CallBuilder { key, events: Vec::new(), errors: Vec::new() };
         for (event_type, _, minutes, sid, codes) in ODD.iter().filter(|it| it.1 == name) {
             let at = midnight + TimeDelta::minutes(*minutes);
-            teller.tell(EventType::of(event_type), at, *sid, codes.len());
+            teller.add(EventType::of(event_type), at, *sid, codes.len());
             teller.errors.extend(codes.iter().map(|code| {
                 let code = Some((*code).to_owned()).filter(|code| !code.is_empty());
                 let phase = code.as_ref().map(|_| "CALLING".to_owned());
                 (code, phase)
             }));
         }
-        told.extend(teller.folded());
+        simulated.extend(teller.folded());
     }
 }
 
-impl Told {
+impl SimulatedCall {
     /// When it was in CALLING; without an end where it still is.
     pub(super) fn calling(&self) -> Vec<(DateTime<Utc>, Option<DateTime<Utc>>)> {
         let mut stays = Vec::new();
