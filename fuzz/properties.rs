@@ -17,9 +17,9 @@ use axum::{
     http::{Method, Request, Uri},
 };
 use callstate::{
-    api::{self, Service, endpoints::Endpoints},
     call::{CallSid, ClientId, Delivery, ProjectId, id::MAX_CHARS},
     clock::Clock,
+    http::{self, Service, routes::webhooks::endpoints::Endpoints},
     ingest::{Ingest, Quarantine, Settings, Writers},
     recho::{
         self, Authenticator, Credentials, ProviderTimeZone, PublicKey, Receipt, SignatureVerifier,
@@ -171,9 +171,9 @@ fn service() -> (Runtime, Router, Writers) {
         by_name: BTreeMap::new(),
         time_zone: ProviderTimeZone::UTC,
         max_body: 1024,
-        metrics: api::delivery_metrics::DeliveryMetrics::default(),
+        metrics: http::routes::webhooks::metrics::DeliveryMetrics::default(),
     };
-    let settings = api::edge::Settings {
+    let settings = http::server::Settings {
         max_connections: 1,
         max_unauthenticated_bytes: 1024,
         read_timeout: Duration::from_mins(1),
@@ -183,20 +183,20 @@ fn service() -> (Runtime, Router, Writers) {
         cors_origins: Vec::new(),
         trusted_proxies: Vec::new(),
     };
-    let (keyring, _) = api::Keyring::start(pool.clone(), false);
-    let lookup = api::Lookup::start(&pool);
-    let (streams, _) = api::Streams::start(&options, 1, std::future::pending());
-    let router = api::router(Service {
+    let (keyring, _) = http::Keyring::start(pool.clone(), false);
+    let lookup = http::Lookup::start(&pool);
+    let (streams, _) = http::Streams::start(&options, 1, std::future::pending());
+    let router = http::router(Service {
         quarantine: Quarantine::new(pool.clone(), bounds),
         pool,
         ingest,
         clock: Clock::fixed(NOW),
         endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
         keyring,
-        edge: Arc::new(api::Edge::new(settings)),
+        edge: Arc::new(http::Edge::new(settings)),
         lookup,
         streams,
-        reports: api::Reports::default(),
+        reports: http::Reports::default(),
     });
     drop(guard);
     (runtime, router, writers)

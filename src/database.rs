@@ -20,7 +20,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::config::{Config, DatabaseSource};
-use crate::postgres::{self, Claim, Server};
+use crate::managed_postgres::{self, Claim, Server};
 use crate::store::{connection, error::pooler_hint};
 
 /// The oldest Postgres whose SQL we speak.
@@ -51,7 +51,7 @@ const APPLICATION_NAME: &str = "callstate";
 pub enum Error {
     /// Our own server could not be had or given back.
     #[error(transparent)]
-    Managed(#[from] postgres::Error),
+    Managed(#[from] managed_postgres::Error),
     /// The server is somebody else's.
     #[error(
         "the database is not callstate's own: who keeps its server knows how to be its superuser"
@@ -142,10 +142,10 @@ impl Database {
             DatabaseSource::Url(url) => (parse(url.expose())?, None),
             DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
                 let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
-                if claim == Claim::Join && !postgres::has_cluster(&options)? {
+                if claim == Claim::Join && !managed_postgres::has_cluster(&options)? {
                     return Err(Error::NoCluster { data_dir: options.data_dir });
                 }
-                let server = postgres::acquire(&options, claim).await?;
+                let server = managed_postgres::acquire(&options, claim).await?;
                 // Cheaper than the network's way round.
                 (parse(server.url())?.socket(server.socket_dir()), Some(server))
             }
@@ -254,7 +254,7 @@ pub async fn running_url(config: &Config) -> Result<Option<String>, Error> {
         DatabaseSource::Url(url) => Ok(Some(url.expose().to_owned())),
         DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
             let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
-            Ok(postgres::running(&options).await?)
+            Ok(managed_postgres::running(&options).await?)
         }
     }
 }
@@ -270,7 +270,7 @@ pub async fn superuser_url(config: &Config) -> Result<Option<String>, Error> {
         DatabaseSource::Url(_) => Err(Error::NotManaged),
         DatabaseSource::Managed { data_dir, postgres_bin_dir } => {
             let options = managed_options(data_dir, postgres_bin_dir.as_deref())?;
-            Ok(postgres::superuser(&options).await?)
+            Ok(managed_postgres::superuser(&options).await?)
         }
     }
 }
@@ -286,11 +286,14 @@ pub fn describe_url(url: &str) -> Result<String, Error> {
 
 /// What our own server needs to know. Its paths are absolute: it changes its
 /// working folder, and whoever is told its URL has another.
-fn managed_options(data_dir: &Path, bin_dir: Option<&Path>) -> Result<postgres::Options, Error> {
+fn managed_options(
+    data_dir: &Path,
+    bin_dir: Option<&Path>,
+) -> Result<managed_postgres::Options, Error> {
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|source| Error::Folder { path: path.to_owned(), source })
     };
-    Ok(postgres::Options {
+    Ok(managed_postgres::Options {
         data_dir: absolute(data_dir)?,
         bin_dir: bin_dir.map(absolute).transpose()?,
     })

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::postgres::Claim;
+use crate::managed_postgres::Claim;
 use crate::store::calls::find::CallName;
 use crate::store::verify::{self, Difference, Findings};
 use crate::store::write::refold;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::api::edge;
 use crate::call::ProjectId;
 use crate::config::{self, Auth, Config, DatabaseSource, Endpoint, Flags, LogFormat};
 use crate::database;
+use crate::http::server;
 use crate::recho::DEFAULT_ENDPOINT;
 
 use super::ServeFlags;
@@ -224,7 +224,7 @@ impl Report {
 }
 
 impl Http {
-    fn new(settings: edge::Settings) -> Self {
+    fn new(settings: server::Settings) -> Self {
         Self {
             max_connections: settings.max_connections,
             max_unauthenticated_bytes: settings.max_unauthenticated_bytes,

@@ -18,7 +18,7 @@ use crate::access::Projects;
 use crate::call::ProjectId;
 use crate::config::Config;
 use crate::database::Database;
-use crate::postgres::Claim;
+use crate::managed_postgres::Claim;
 use crate::recho::identifier::project_id;
 use crate::store::export::{self, Selection};
 use crate::store::{self, verify};

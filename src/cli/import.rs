@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::database::Database;
 use crate::ingest::{self, Ingest, IngestError, PendingDelivery};
-use crate::postgres::Claim;
+use crate::managed_postgres::Claim;
 use crate::recho::ProviderTimeZone;
 use crate::store::MIGRATOR;
 use crate::telemetry;

@@ -19,7 +19,7 @@ use crate::call::ProjectId;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::database::Database;
-use crate::postgres::Claim;
+use crate::managed_postgres::Claim;
 use crate::recho::identifier::project_id;
 use crate::store::api_keys;
 use crate::telemetry;

@@ -6,7 +6,7 @@ use sqlx::migrate::Migration;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::postgres::Claim;
+use crate::managed_postgres::Claim;
 use crate::store::MIGRATOR;
 use crate::telemetry;
 

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::delivery_metrics::DeliveryMetrics;
-use crate::api::endpoints::{Endpoint, Endpoints};
 use crate::config::{Config, Flags, Mistakes};
+use crate::http::routes::webhooks::endpoints::{Endpoint, Endpoints};
+use crate::http::routes::webhooks::metrics::DeliveryMetrics;
 
 /// The endpoints, and what they are read from.
 pub(super) struct Reload {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::postgres::Claim;
+use crate::managed_postgres::Claim;
 use crate::store::events::feed::{self, FeedPosition};
 use crate::telemetry;
 

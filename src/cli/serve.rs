@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::api::{self, Edge, Keyring, Lookup, Reports, Service, Streams, edge};
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
+use crate::http::{self, Edge, Keyring, Lookup, Reports, Service, Streams, server};
 use crate::ingest::{self, Ingest, Quarantine};
 use crate::log_limit;
-use crate::postgres::Claim;
+use crate::managed_postgres::Claim;
 use crate::store::{
     self, MIGRATOR, connection,
     spec::{self, SpecMismatch},
@@ -137,7 +137,7 @@ async fn answer(
         config.api.max_listeners,
         stop.requested(),
     );
-    let router = api::router(Service {
+    let router = http::router(Service {
         pool: database.pool().clone(),
         ingest,
         quarantine,
@@ -149,7 +149,7 @@ async fn answer(
         streams,
         reports: Reports::default(),
     });
-    let serving = edge::serve(listener, router, edge, stop.requested());
+    let serving = server::serve(listener, router, edge, stop.requested());
     announce(database, address);
 
     let overdue = async {

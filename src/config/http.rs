@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::api::edge::Settings;
+use crate::http::server::Settings;
 
 use super::layers::{Given, Reader};
 use super::mistake::Mistake;

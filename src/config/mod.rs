@@ -36,7 +36,7 @@ pub use self::mistake::{Mistake, Mistakes, Source};
 pub use self::secret::Secret;
 pub use self::webhooks::{Auth, Endpoint};
 
-use crate::api::edge;
+use crate::http::server;
 use crate::recho::ProviderTimeZone;
 use crate::store::quarantine::Bounds;
 
@@ -71,7 +71,7 @@ pub struct Config {
     /// Who may ask.
     pub api: Api,
     /// How the service meets its clients.
-    pub http: edge::Settings,
+    pub http: server::Settings,
     /// Whether the operator accepts that anyone who reaches the address may deliver and ask.
     pub insecure: bool,
     /// What is logged, and how.

@@ -7,7 +7,7 @@ use std::{path::Path, process::Command};
 use callstate::{
     access::Projects,
     call::{CallSid, ClientId, Direction, ProjectId, Status},
-    postgres::binaries::Programs,
+    managed_postgres::binaries::Programs,
     store::{
         calls::{
             filter::Filter,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::support::Place;
-use callstate::postgres::{Claim, Error, Options, acquire, running};
+use callstate::managed_postgres::{Claim, Error, Options, acquire, running};
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
 async fn ask(url: &str, sql: &'static str) -> String {

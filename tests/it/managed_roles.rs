@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use callstate::postgres::{Claim, superuser};
+use callstate::managed_postgres::{Claim, superuser};
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, migrate::Migrator,
 };

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 const MODULES: [&str; 15] = [
     "access",
-    "api",
+    "http",
     "call",
     "cli",
     "clock",
@@ -12,7 +12,7 @@ const MODULES: [&str; 15] = [
     "database",
     "ingest",
     "log_limit",
-    "postgres",
+    "managed_postgres",
     "recho",
     "store",
     "telemetry",
@@ -26,11 +26,11 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("recho", &["call"]),
     ("access", &["call"]),
     ("store", &["call", "access"]),
-    ("postgres", &[]),
+    ("managed_postgres", &[]),
     ("clock", &[]),
     ("log_limit", &["clock"]),
     ("ingest", &["call", "recho", "store", "clock", "log_limit"]),
-    ("api", &["ingest", "store", "call", "recho", "access", "clock", "transfer", "log_limit"]),
+    ("http", &["ingest", "store", "call", "recho", "access", "clock", "transfer", "log_limit"]),
     ("simulate", &["call", "recho", "clock", "config"]),
     ("transfer", &["call", "recho", "store"]),
 ];
@@ -130,6 +130,6 @@ fn modules_use_no_crate_that_they_must_not() {
 
 #[test]
 fn used_finds_paths_and_groups() {
-    let text = "use crate::{call::{Call, CallKey}, store, recho::read};\nuse crate::api::Problem;";
-    assert_eq!(used(text), BTreeSet::from(["api", "call", "recho", "store"]));
+    let text = "use crate::{call::{Call, CallKey}, store, recho::read};\nuse crate::http::Problem;";
+    assert_eq!(used(text), BTreeSet::from(["http", "call", "recho", "store"]));
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use callstate::{
-    postgres::{Options, superuser},
+    managed_postgres::{Options, superuser},
     store::MIGRATOR,
 };
 use sqlx::{

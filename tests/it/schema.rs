@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 use callstate::{
     access::Scope,
     call::{Direction, Disposition},
-    postgres::binaries::Programs,
+    managed_postgres::binaries::Programs,
     store::{
         MIGRATOR,
         calls::partition::{self, ListPartition},

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use callstate::postgres::Claim;
+use callstate::managed_postgres::Claim;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};

@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use callstate::postgres::{Claim, Options, Server, acquire};
+use callstate::managed_postgres::{Claim, Options, Server, acquire};
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, migrate::Migrator,
 };

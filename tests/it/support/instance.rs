@@ -7,11 +7,11 @@ use axum::{
     http::{HeaderValue, Request, Response, header::HOST},
 };
 use callstate::{
-    api::{
-        Edge, Keyring, Lookup, Reports, Service, Streams, delivery_metrics::DeliveryMetrics, edge,
-        endpoints::Endpoints, keyring::Uses, router,
-    },
     clock::Clock,
+    http::{
+        Edge, Endpoints, Keyring, Lookup, Reports, Service, Streams, auth::api_key_cache::Uses,
+        router, routes::webhooks::metrics::DeliveryMetrics, server,
+    },
     ingest::{Ingest, Quarantine, Settings, Writers},
     recho::ProviderTimeZone,
     store::quarantine::Bounds,
@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 /// Limits that are not reached.
-fn edge() -> edge::Settings {
-    edge::Settings {
+fn edge() -> server::Settings {
+    server::Settings {
         max_connections: 1,
         max_unauthenticated_bytes: 1024,
         read_timeout: Duration::from_mins(1),

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use callstate::postgres::{Claim, Options, Server, acquire};
+use callstate::managed_postgres::{Claim, Options, Server, acquire};
 use tokio::sync::OnceCell;
 
 /// A data directory that goes with its test. A server that a failing test left in it is ended first.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use callstate::postgres::{Claim, acquire, running};
+use callstate::managed_postgres::{Claim, acquire, running};
 
 use super::cluster::{lock_file, options};
 

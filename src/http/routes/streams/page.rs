@@ -1,0 +1,324 @@
+//! A page of the change feed as Server-Sent Events, written once for all streams.
+
+use std::ops::Range;
+
+use axum::body::Bytes;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    call::{CallId, Direction, Disposition, ProjectId, Status},
+    http::routes::streams::filter::Filter,
+    store::events::feed::{Discontinuity, FeedEvent, FeedPosition},
+};
+
+/// Why the service ends a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its client fell behind the pages that are kept.
+    TooSlow,
+    /// Its key is no longer valid.
+    KeyRefused,
+    /// The service stops.
+    Stopping,
+    /// The feed cannot be read.
+    Unavailable,
+}
+
+impl End {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::TooSlow, Self::KeyRefused, Self::Stopping, Self::Unavailable];
+
+    /// The reason as it is sent.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooSlow => "too_slow",
+            Self::KeyRefused => "key_refused",
+            Self::Stopping => "stopping",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The data of an `event: call` of a stream: the short form of a call, and the event that was
+/// stored.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StreamMessage)]
+pub(in crate::http) struct Data<'a> {
+    /// The provider's name of the call.
+    #[schema(value_type = CallId)]
+    call_id: &'a CallId,
+    /// The project that the call is of.
+    #[schema(value_type = ProjectId)]
+    project_id: &'a ProjectId,
+    /// Who dialled; null where it is not known.
+    direction: Option<Direction>,
+    /// Where the call stood when the event was stored.
+    status: Status,
+    /// Whether it had ended, at least for now.
+    terminal: bool,
+    /// How many attempts it had.
+    attempt_count: u32,
+    /// Whether anything had gone wrong in it.
+    has_errors: bool,
+    /// Identifies the event.
+    event_id: Uuid,
+    /// What the event is called, be it known or not.
+    #[schema(value_type = String)]
+    event_type: &'a str,
+    /// What the state machine did with it.
+    disposition: Disposition,
+    /// When the newest of the call's events was received, of those that had come.
+    updated_at: DateTime<Utc>,
+}
+
+/// Events in order, and their text.
+#[derive(Debug)]
+pub(crate) struct Page {
+    text: Bytes,
+    /// Each with the end of its text.
+    events: Vec<(FeedEvent, usize)>,
+    /// The position up to which nothing is missing.
+    pub(crate) last: FeedPosition,
+}
+
+/// A part of a page.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Selection {
+    pub(crate) text: Bytes,
+    pub(crate) messages: u64,
+}
+
+impl Page {
+    /// Writes events, which are all up to `last`.
+    pub(crate) fn of(events: Vec<FeedEvent>, last: FeedPosition) -> Self {
+        let mut text = String::with_capacity(events.len() * 512);
+        let events = events
+            .into_iter()
+            .map(|event| {
+                write_event(&mut text, last.feed_id, &event);
+                (event, text.len())
+            })
+            .collect();
+        Self { text: text.into(), events, last }
+    }
+
+    /// The events after a position that a filter selects.
+    pub(super) fn select(&self, after: i64, filter: &Filter) -> Selection {
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        let mut messages = 0;
+        let mut start = 0;
+        for (event, end) in &self.events {
+            if event.position > after && filter.selects(event) {
+                messages += 1;
+                match parts.last_mut() {
+                    Some(part) if part.end == start => part.end = *end,
+                    _ => parts.push(start..*end),
+                }
+            }
+            start = *end;
+        }
+        let text = match parts.as_slice() {
+            [part] => self.text.slice(part.clone()),
+            parts => parts
+                .iter()
+                .map(|part| &self.text[part.clone()])
+                .collect::<Vec<_>>()
+                .concat()
+                .into(),
+        };
+        Selection { text, messages }
+    }
+}
+
+fn write_event(text: &mut String, feed_id: i64, event: &FeedEvent) {
+    let data = Data {
+        call_id: &event.key.call_id,
+        project_id: &event.key.project_id,
+        direction: event.direction,
+        status: event.status,
+        terminal: event.status.is_terminal(),
+        attempt_count: event.attempt_count,
+        has_errors: event.has_errors,
+        event_id: event.event_id,
+        event_type: &event.event_type,
+        disposition: event.disposition,
+        updated_at: event.updated_at,
+    };
+    // Line feeds in it are escaped, so that it is one line.
+    let data = serde_json::to_string(&data).expect("names, texts and numbers are valid JSON");
+    text.push_str("event: call\nid: ");
+    text.push_str(&write_id(FeedPosition { feed_id, position: event.position }));
+    text.push_str("\ndata: ");
+    text.push_str(&data);
+    text.push_str("\n\n");
+}
+
+/// The beginning of a stream: how soon to reconnect after it broke, in milliseconds, and
+/// its position.
+pub(crate) fn write_beginning(position: FeedPosition) -> Bytes {
+    format!("retry: 1000\n{}", heartbeat(position)).into()
+}
+
+/// A heartbeat: a comment, and the position up to which nothing was missed, so that a
+/// client that selects few events does not read far when it resumes.
+pub(crate) fn write_heartbeat(position: FeedPosition) -> Bytes {
+    heartbeat(position).into()
+}
+
+fn heartbeat(position: FeedPosition) -> String {
+    format!(":\nid: {}\n\n", write_id(position))
+}
+
+/// The message that the client's position is not one of this feed, whose head is given.
+pub(crate) fn write_reset(reason: Discontinuity, head: FeedPosition) -> Bytes {
+    let (reason, head) = (name_of(reason), write_id(head));
+    format!("event: reset\nid: {head}\ndata: {{\"reason\":\"{reason}\",\"head\":\"{head}\"}}\n\n")
+        .into()
+}
+
+/// The reason as it is sent.
+pub(in crate::http) const fn name_of(reason: Discontinuity) -> &'static str {
+    match reason {
+        Discontinuity::OtherFeed => "other_feed",
+        Discontinuity::BeyondHead => "beyond_head",
+    }
+}
+
+/// The last message of a stream that the service ends.
+pub(crate) fn write_end(end: End) -> Bytes {
+    format!("event: end\ndata: {{\"reason\":\"{}\"}}\n\n", end.as_str()).into()
+}
+
+/// A position as clients see it: the feed in hexadecimal and the number of the event.
+pub(in crate::http) fn write_id(position: FeedPosition) -> String {
+    format!("{:x}-{}", position.feed_id, position.position)
+}
+
+/// Reads it as it was written.
+pub(in crate::http) fn read_id(id: &str) -> Option<FeedPosition> {
+    let (feed_id, position) = id.split_once('-')?;
+    let position = FeedPosition {
+        feed_id: i64::from_str_radix(feed_id, 16).ok()?,
+        position: position.parse().ok()?,
+    };
+    (position.position >= 0 && write_id(position) == id).then_some(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        call::CallKey,
+        http::{auth::Caller, query::Query},
+    };
+
+    fn at(position: i64) -> FeedPosition {
+        FeedPosition { feed_id: 0x1f, position }
+    }
+
+    fn event(position: i64, call_id: &str, status: Status) -> FeedEvent {
+        FeedEvent {
+            position,
+            key: CallKey {
+                call_id: CallId::new(call_id).unwrap(),
+                project_id: ProjectId::new("default").unwrap(),
+            },
+            direction: Some(Direction::Outbound),
+            status,
+            attempt_count: 1,
+            has_errors: false,
+            event_id: Uuid::nil(),
+            event_type: "OUTBOUND_CALL_\nBUSY".to_owned(),
+            disposition: Disposition::Advanced,
+            updated_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn filter(query: &str) -> Filter {
+        let uri = format!("/stream?{query}").parse().unwrap();
+        Filter::read(&mut Query::of(&uri), &Caller::Anyone, None)
+    }
+
+    #[test]
+    fn a_message_is_one_block_with_one_line_of_data() {
+        let page = Page::of(vec![event(3, "c", Status::Busy)], at(3));
+        let Selection { text, messages } = page.select(2, &filter(""));
+        assert_eq!(messages, 1);
+        assert_eq!(
+            std::str::from_utf8(&text).unwrap(),
+            "event: call\nid: 1f-3\ndata: {\"call_id\":\"c\",\"project_id\":\"default\",\
+             \"direction\":\"outbound\",\"status\":\"BUSY\",\"terminal\":true,\"attempt_count\":1,\
+             \"has_errors\":false,\"event_id\":\"00000000-0000-0000-0000-000000000000\",\
+             \"event_type\":\"OUTBOUND_CALL_\\nBUSY\",\"disposition\":\"advanced\",\
+             \"updated_at\":\"1970-01-01T00:00:00Z\"}\n\n",
+        );
+    }
+
+    #[test]
+    fn a_reset_has_its_reason_and_the_head_and_is_resumed_from() {
+        let text = write_reset(Discontinuity::OtherFeed, at(7));
+        assert_eq!(
+            std::str::from_utf8(&text).unwrap(),
+            "event: reset\nid: 1f-7\ndata: {\"reason\":\"other_feed\",\"head\":\"1f-7\"}\n\n",
+        );
+    }
+
+    #[test]
+    fn a_selection_has_the_events_after_a_position_that_the_filter_selects() {
+        let statuses = [Status::Busy, Status::Calling, Status::Busy, Status::Busy];
+        let events = (1..).zip(statuses).map(|(position, status)| event(position, "c", status));
+        let page = Page::of(events.collect(), at(9));
+        let ids = |after, query: &str| {
+            let selection = page.select(after, &filter(query));
+            let text = String::from_utf8(selection.text.to_vec()).unwrap();
+            let ids: Vec<String> =
+                text.lines().filter_map(|line| Some(line.strip_prefix("id: ")?.into())).collect();
+            assert_eq!(ids.len() as u64, selection.messages);
+            ids
+        };
+        assert_eq!(ids(0, ""), ["1f-1", "1f-2", "1f-3", "1f-4"]);
+        assert_eq!(ids(2, ""), ["1f-3", "1f-4"]);
+        assert_eq!(ids(0, "status=BUSY"), ["1f-1", "1f-3", "1f-4"]);
+        assert_eq!(ids(0, "status=BUSY,CALLING&direction=inbound"), [""; 0]);
+        assert_eq!(ids(0, "project_id=other"), [""; 0]);
+        assert_eq!(ids(4, ""), [""; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_reads_as_it_was_written(feed_id in 0i64.., position in 0i64..) {
+            let at = FeedPosition { feed_id, position };
+            prop_assert_eq!(read_id(&write_id(at)), Some(at));
+        }
+    }
+
+    #[test]
+    fn an_id_is_written_in_one_way() {
+        assert!(read_id("1f-2").is_some());
+        for wrong in [
+            "",
+            "1f",
+            "1f-",
+            "-2",
+            "+1f-2",
+            "01f-2",
+            "1F-2",
+            "1f--2",
+            " 1f-2",
+            "1f-2 ",
+            "1f-02",
+            "1f-+2",
+            "1f-2-3",
+            "1f-9223372036854775808",
+            "ffffffffffffffff-2",
+            "1-x",
+        ] {
+            assert_eq!(read_id(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Connections: how many there are, what they may send, and how they end.
+//!
+//! What always holds: no more connections are accepted than there are places,
+//! the others wait in the system's backlog; one that is too slow is cut off;
+//! once it is to stop, none is accepted, idle ones are closed, and requests
+//! under way are answered; one that goes on is ended by its handler, and who
+//! does not take that in time is cut off.
+
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, HttpBody as _},
+    http::{HeaderValue, header},
+    response::Response,
+};
+use http_body_util::BodyExt as _;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, sleep},
+};
+
+use crate::http::server::{
+    Edge,
+    deadlines::{Pace, Paced, Waits},
+    forwarded::Client,
+    unread_body::{UnreadBody, discard},
+};
+
+/// The most bytes of a request's line and headers; more is 431. No more of a body is read at once. There may be a
+/// hundred headers, which is hyper's own limit: any other would cost each
+/// request an allocation.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How long a client may take to hear the end of an answer that goes on, when it
+/// is to stop.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long nothing is accepted after the system could not, as when there are
+/// no more file descriptors: trying at once would do nothing else.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts connections and has the router answer them until `stop`; then waits
+/// for the requests under way.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    edge: Arc<Edge>,
+    stop: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(edge.settings.max_connections));
+    let (stopping, stops) = watch::channel(());
+    let router = TowerToHyperService::new(router);
+    let mut stop = pin!(stop);
+    loop {
+        let (place, stream, peer) = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            () = &mut stop => break,
+        };
+        let (router, edge, stops) = (router.clone(), Arc::clone(&edge), stops.clone());
+        let connection = Connection { stream, peer, edge, router, stops };
+        tokio::spawn(async move {
+            connection.run().await;
+            drop(place);
+        });
+    }
+    drop((listener, stops));
+    // Fails where nobody is connected.
+    let _ = stopping.send(());
+    stopping.closed().await;
+}
+
+/// The next connection, as soon as there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
+    let place = Arc::clone(places).acquire_owned().await.expect("nobody closes it");
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (place, stream, peer),
+            // It went away before it was accepted.
+            Err(error) if is_about_connection(&error) => {}
+            Err(error) => {
+                tracing::error!("cannot accept connections: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether it is the one connection that failed, and not accepting.
+fn is_about_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    edge: Arc<Edge>,
+    router: TowerToHyperService<Router>,
+    /// Changes when it is to stop; kept until the connection has ended.
+    stops: watch::Receiver<()>,
+}
+
+impl Connection {
+    /// Answers requests until either side closes, or it is too slow.
+    async fn run(self) {
+        let Self { mut stream, peer, edge, router, mut stops } = self;
+        // An answer is small and whole: it gains nothing by waiting for more to send.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("cannot set TCP_NODELAY: {error}");
+        }
+        edge.connections.inc();
+        if serve_requests(&mut stream, peer, &edge, router, &mut stops).await == Ending::Unread {
+            discard(&mut stream).await;
+        }
+        edge.connections.dec();
+    }
+}
+
+/// What a connection leaves when its last answer was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Nothing that the client may still be sending, or no answer.
+    Read,
+    /// A request that was answered and not read to its end.
+    Unread,
+}
+
+/// Answers requests until either side closes, or it is too slow.
+async fn serve_requests(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    edge: &Edge,
+    router: TowerToHyperService<Router>,
+    stops: &mut watch::Receiver<()>,
+) -> Ending {
+    let pace = Arc::new(Pace::new(edge.settings.read_timeout, edge.settings.idle_timeout));
+    let unread = UnreadBody::default();
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        pace.has_request();
+        let mut request = request.map(|body| Body::new(unread.track(body)));
+        request.extensions_mut().insert(Client::at(peer));
+        let answer = router.call(request);
+        async { answer.await.map(|answer| last_if_unread(paced(answer, &pace), &unread)) }
+    });
+    let io = TokioIo::new(Paced { stream, pace: Arc::clone(&pace) });
+    let connection = http1::Builder::new()
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_HEAD)
+        // The pace does that.
+        .header_read_timeout(None)
+        .serve_connection(io, service);
+    let (mut connection, mut overdue) = (pin!(connection), pin!(pace.overdue()));
+    let mut given_up = pin!(sleep(Duration::MAX));
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => {
+                // hyper answers by itself what it cannot parse.
+                let is_unread = match ended {
+                    Ok(()) => unread.is_left(),
+                    Err(error) => {
+                        tracing::debug!(client = %peer, "a connection failed: {error}");
+                        unread.is_left() || error.is_parse()
+                    }
+                };
+                return if is_unread { Ending::Unread } else { Ending::Read };
+            }
+            waits_for = &mut overdue => {
+                tracing::debug!(client = %peer, ?waits_for, "a connection was too slow");
+                return Ending::Read;
+            }
+            _ = stops.changed(), if !is_stopping => {
+                is_stopping = true;
+                given_up.as_mut().reset(Instant::now() + LAST_WORDS);
+                // What has not come whole by now is no request under way.
+                if pace.waits_for() == Waits::Headers {
+                    return Ending::Read;
+                }
+                connection.as_mut().graceful_shutdown();
+            }
+            () = &mut given_up, if is_stopping && pace.goes_on() => return Ending::Read,
+        }
+    }
+}
+
+/// An answer that announces the end of the connection if the request's body was not read.
+fn last_if_unread(mut answer: Response, unread: &UnreadBody) -> Response {
+    if unread.is_left() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// An answer, the pace told of it: at once where it is whole, else when it ends.
+fn paced(answer: Response, pace: &Arc<Pace>) -> Response {
+    if answer.body().size_hint().exact().is_some() {
+        pace.has_answer();
+        return answer;
+    }
+    pace.has_begun_to_answer();
+    let goes_on = GoesOn(Arc::clone(pace));
+    answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &goes_on;
+            frame
+        }))
+    })
+}
+
+/// Held by an answer that goes on, until it ends.
+struct GoesOn(Arc<Pace>);
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        self.0.has_answer();
+    }
+}
