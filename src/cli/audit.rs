@@ -1,15 +1,23 @@
 //! `callstate verify` and `callstate rebuild`: stored calls against the fold of their events.
 
+use std::fmt;
+
 use clap::Args;
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use crate::call::Delivery;
 use crate::config::Config;
 use crate::database::Database;
 use crate::managed_postgres::Claim;
+use crate::recho::{self, ProviderTimeZone, Receipt};
 use crate::store::calls::row::CallName;
+use crate::store::connection::estimate_rows;
 use crate::store::verify::{self, Difference, Findings};
-use crate::store::write::refold;
+use crate::store::write::{
+    refold,
+    reread::{LeftEvent, RereadPage, StoredPayload, reread},
+};
 use crate::telemetry;
 
 use super::failure::Failure;
@@ -27,6 +35,10 @@ const PLAIN_LINE_EVERY: u64 = 100_000;
 /// for people they are told as they are found.
 const MOST_DIFFERENCES: usize = 1000;
 
+/// The most events that are named which `--from-payloads` left as they are; all are
+/// counted.
+const MOST_LEFT_EVENTS: usize = 1000;
+
 /// The options of `verify` and `rebuild`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -35,12 +47,22 @@ pub(super) struct Options {
     format: Format,
 }
 
+/// The options of `rebuild`.
+#[derive(Debug, Args)]
+pub(super) struct RebuildOptions {
+    #[command(flatten)]
+    common: Options,
+    /// First read the stored payloads again, with the present configuration and software, and correct the events
+    #[arg(long)]
+    from_payloads: bool,
+}
+
 /// What is done with a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// It is told.
+enum Purpose {
+    /// It is printed.
     Verify,
-    /// It is told, and the fold is written.
+    /// It is printed, and the fold is written.
     Rebuild,
 }
 
@@ -57,6 +79,49 @@ struct Report {
     differences_left_out: usize,
     rebuilt: usize,
     not_rebuilt: usize,
+    /// The result of `--from-payloads`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_payloads: Option<RereadReport>,
+}
+
+/// The result of reading the stored payloads again.
+#[derive(Debug, Default, Serialize)]
+struct RereadReport {
+    /// The number of events whose payloads were read.
+    events: usize,
+    corrected: usize,
+    /// The number of events that were left as they are.
+    left_count: usize,
+    /// The first of them, at most [`MOST_LEFT_EVENTS`].
+    left: Vec<LeftDocument>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeftDocument {
+    project_id: Option<String>,
+    call_id: Option<String>,
+    fingerprint: Option<String>,
+    problem: String,
+}
+
+impl From<LeftEvent> for LeftDocument {
+    fn from(LeftEvent { call, event, problem }: LeftEvent) -> Self {
+        Self {
+            project_id: call.as_ref().map(|key| key.project_id.to_string()),
+            call_id: call.as_ref().map(|key| key.call_id.to_string()),
+            fingerprint: event.map(|event| event.to_string()),
+            problem,
+        }
+    }
+}
+
+impl fmt::Display for LeftDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_unknown = |name: &Option<String>| name.clone().unwrap_or_else(|| "?".to_owned());
+        let Self { project_id, call_id, fingerprint, problem } = self;
+        let (project, call) = (or_unknown(project_id), or_unknown(call_id));
+        write!(f, "{project}/{call}, event {}: left as it is, {problem}", or_unknown(fingerprint))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -86,16 +151,31 @@ impl From<&Difference> for DifferenceDocument {
     }
 }
 
-/// Folds every call again and tells each difference; rebuilds, if that is the
-/// purpose. A difference that stays fails the command.
-pub(super) async fn run(options: Options, purpose: Purpose, config: Config) -> Result<(), Failure> {
+/// Folds every call again and prints each difference.
+pub(super) async fn verify(options: Options, config: Config) -> Result<(), Failure> {
+    run(options.format, Purpose::Verify, false, config).await
+}
+
+/// Folds every call again, prints each difference, and writes the fold.
+pub(super) async fn rebuild(options: RebuildOptions, config: Config) -> Result<(), Failure> {
+    let RebuildOptions { common, from_payloads } = options;
+    run(common.format, Purpose::Rebuild, from_payloads, config).await
+}
+
+async fn run(
+    format: Format,
+    purpose: Purpose,
+    from_payloads: bool,
+    config: Config,
+) -> Result<(), Failure> {
     telemetry::init(&config.log);
     let database = Database::open(&config, Claim::Join).await?;
-    let outcome = walk(&database, options.format, purpose).await;
+    let time_zone = from_payloads.then_some(config.provider_time_zone);
+    let outcome = walk(&database, format, purpose, time_zone).await;
     let closed = database.close().await;
     let report = outcome?;
     closed?;
-    match options.format {
+    match format {
         Format::Json => output::json(&report)?,
         Format::Text => output::line(&summary(&report, purpose))?,
     }
@@ -113,29 +193,38 @@ fn summary(report: &Report, purpose: Purpose) -> String {
         1 => "1 difference".to_owned(),
         several => format!("{several} differences"),
     };
-    let looked = format!("folded {events} events of {calls} calls: {found}");
+    let folded = format!("folded {events} events of {calls} calls: {found}");
     let noun = if *rebuilt == 1 { "call" } else { "calls" };
     match purpose {
-        Purpose::Verify => looked,
-        Purpose::Rebuild if *not_rebuilt == 0 => format!("{looked}, {rebuilt} {noun} rebuilt"),
+        Purpose::Verify => folded,
+        Purpose::Rebuild if *not_rebuilt == 0 => format!("{folded}, {rebuilt} {noun} rebuilt"),
         Purpose::Rebuild => format!(
-            "{looked}, {rebuilt} {noun} rebuilt, {not_rebuilt} not: an event of each is invalid, or the row of the call is missing"
+            "{folded}, {rebuilt} {noun} rebuilt, {not_rebuilt} not: an event of each is invalid, or the row of the call is missing"
         ),
     }
 }
 
-async fn walk(database: &Database, format: Format, purpose: Purpose) -> Result<Report, Failure> {
+/// Reads the payloads again where a time zone is given, then folds all calls.
+async fn walk(
+    database: &Database,
+    format: Format,
+    purpose: Purpose,
+    time_zone: Option<ProviderTimeZone>,
+) -> Result<Report, Failure> {
     let mut connection = database.pool().acquire().await.map_err(Failure::new)?;
-    let calls = verify::estimate(&mut connection).await?;
-    let progress = Progress::start(calls, "calls", PLAIN_LINE_EVERY);
     let mut report = Report::default();
+    if let Some(time_zone) = time_zone {
+        report.from_payloads = Some(reread_payloads(&mut connection, format, time_zone).await?);
+    }
+    let calls = estimate_rows(&mut *connection, "calls").await?;
+    let progress = Progress::start(calls, "calls", PLAIN_LINE_EVERY);
     let mut after = None;
     loop {
         let found = verify::check(&mut connection, after, BATCH).await?;
         progress.advance(found.calls as u64);
         note(&mut report, &found, format, &progress)?;
         if purpose == Purpose::Rebuild {
-            rebuild(&mut connection, &found, &mut report).await?;
+            write_folds(&mut connection, &found, &mut report).await?;
         }
         match found.last {
             Some(last) => after = Some(last),
@@ -144,6 +233,58 @@ async fn walk(database: &Database, format: Format, purpose: Purpose) -> Result<R
     }
     progress.finish();
     Ok(report)
+}
+
+/// Reads all stored payloads again and corrects the events.
+async fn reread_payloads(
+    connection: &mut PgConnection,
+    format: Format,
+    time_zone: ProviderTimeZone,
+) -> Result<RereadReport, Failure> {
+    let events = estimate_rows(&mut *connection, "events").await?;
+    let progress = Progress::start(events, "events", PLAIN_LINE_EVERY);
+    let mut report = RereadReport::default();
+    let mut after = None;
+    loop {
+        let read = |payload: StoredPayload<'_>| read_again(payload, time_zone);
+        let RereadPage { events, corrected, left, last } =
+            reread(connection, after.as_ref(), read).await?;
+        progress.advance(events as u64);
+        report.events += events;
+        report.corrected += corrected;
+        report.left_count += left.len();
+        for event in left {
+            if report.left.len() == MOST_LEFT_EVENTS {
+                break;
+            }
+            let event = LeftDocument::from(event);
+            if format == Format::Text {
+                progress.line(&event.to_string())?;
+            }
+            report.left.push(event);
+        }
+        match last {
+            Some(last) => after = Some(last),
+            None => break,
+        }
+    }
+    progress.finish();
+    if format == Format::Text {
+        let RereadReport { events, corrected, left_count, .. } = &report;
+        output::line(&format!(
+            "read {events} payloads again: {corrected} events corrected, {left_count} left as they are"
+        ))?;
+    }
+    Ok(report)
+}
+
+/// Reads a stored payload as a delivery that arrives now is read. A payload that names
+/// no project belongs to the project of its call.
+fn read_again(payload: StoredPayload<'_>, time_zone: ProviderTimeZone) -> Result<Delivery, String> {
+    let StoredPayload { key, endpoint, received_at, body } = payload;
+    let receipt = Receipt { endpoint, received_at, time_zone, default_project: &key.project_id };
+    let reading = recho::read(body.as_bytes(), receipt).map_err(|error| error.to_string())?;
+    Ok(reading.delivery)
 }
 
 /// Adds what was found to the report, as far as it has room, or tells it at once
@@ -170,7 +311,7 @@ fn note(
 }
 
 /// Writes the fold of each call that differs and can be folded.
-async fn rebuild(
+async fn write_folds(
     connection: &mut PgConnection,
     found: &Findings,
     report: &mut Report,

@@ -20,8 +20,9 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::managed_postgres::Claim;
 use crate::recho::identifier::project_id;
+use crate::store::events::feed::{self, Discontinuity, FeedPosition};
 use crate::store::export::{self, Selection};
-use crate::store::{self, verify};
+use crate::store::{self, connection::estimate_rows};
 use crate::telemetry;
 use crate::transfer::file::NewFile;
 use crate::transfer::sheet::Field;
@@ -64,6 +65,9 @@ pub(super) struct Options {
         help = "A project to export; may be given several times [default: all projects]"
     )]
     projects: Vec<ProjectId>,
+    /// Only calls with an event that was stored after this position of the change feed, which an export of calls prints
+    #[arg(long, value_name = "POSITION")]
+    changed_after: Option<FeedPosition>,
     /// The file to write, which appears when it is whole [default: standard output, as -]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -142,7 +146,8 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
         } else {
             progress(&mut connection, options.what, &selection).await?
         };
-        let export = Export { what: options.what, format, selection: &selection, progress };
+        let Options { what, changed_after, .. } = options;
+        let export = Export { what, format, selection: &selection, changed_after, progress };
         let outcome = export.write(&mut connection, output).await;
         // The server notices a closed socket too; a polite end is but quieter in its log.
         let _ = connection.close().await;
@@ -153,10 +158,13 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
         () = stop.requested() => Err(Failure::new(Error::Interrupted)),
     };
     let closed = database.close().await;
-    let rows = outcome?;
+    let Exported { rows, head } = outcome?;
     closed?;
     if !progress_is_hidden {
         eprintln!("{rows} {} exported", options.what.noun());
+    }
+    if options.what == What::Calls {
+        eprintln!("position {head}");
     }
     Ok(())
 }
@@ -189,7 +197,10 @@ fn format(options: &Options) -> Result<Format, Failure> {
 }
 
 fn selection(options: &Options) -> Result<Selection, Failure> {
-    let Options { from, to, projects, .. } = options;
+    let Options { what, from, to, projects, changed_after, .. } = options;
+    if changed_after.is_some() && *what != What::Calls {
+        return Err(Failure::Usage("--changed-after: selects calls only".to_owned()));
+    }
     if let (Some(from), Some(to)) = (from, to)
         && from >= to
     {
@@ -199,7 +210,8 @@ fn selection(options: &Options) -> Result<Selection, Failure> {
         [] => Projects::All,
         some => Projects::Only(some.iter().cloned().collect()),
     };
-    Ok(Selection { from: *from, to: *to, projects })
+    let changed_after = changed_after.map(|position| position.position);
+    Ok(Selection { from: *from, to: *to, projects, changed_after })
 }
 
 async fn progress(
@@ -211,8 +223,8 @@ async fn progress(
         return Ok(Progress::start_open(what.noun(), PLAIN_LINE_EVERY));
     }
     let length = match what {
-        What::Calls => verify::estimate(connection).await?,
-        What::Events | What::Deliveries => export::estimate_events(connection).await?,
+        What::Calls => estimate_rows(connection, "calls").await?,
+        What::Events | What::Deliveries => estimate_rows(connection, "events").await?,
         What::Attempts => return Ok(Progress::start_open(what.noun(), PLAIN_LINE_EVERY)),
     };
     Ok(Progress::start(length, what.noun(), PLAIN_LINE_EVERY))
@@ -223,14 +235,32 @@ struct Export<'a> {
     what: What,
     format: Format,
     selection: &'a Selection,
+    changed_after: Option<FeedPosition>,
     progress: Progress,
 }
 
+/// What was exported.
+struct Exported {
+    rows: u64,
+    /// The end of the feed in the snapshot that was read.
+    head: FeedPosition,
+}
+
 impl Export<'_> {
-    /// Writes it all; tells how many rows that were.
-    async fn write(self, connection: &mut PgConnection, output: Output) -> Result<u64, Failure> {
+    /// Writes the rows of one snapshot.
+    async fn write(
+        self,
+        connection: &mut PgConnection,
+        output: Output,
+    ) -> Result<Exported, Failure> {
         let tx = &mut *export::snapshot(connection, self.selection).await?;
-        tracing::debug!("what is exported is what there is now");
+        tracing::debug!("the snapshot is taken");
+        let head = feed::head(&mut *tx).await?;
+        if let Some(after) = self.changed_after
+            && let Some(reason) = head.discontinuity(after)
+        {
+            return Err(Failure::new(Error::Discontinuity { after, reason }));
+        }
         let rows;
         let output = match self.what {
             What::Calls => {
@@ -276,7 +306,7 @@ impl Export<'_> {
         };
         output.and_then(Output::finish).map_err(unwritten)?;
         self.progress.finish();
-        Ok(rows)
+        Ok(Exported { rows, head: head.last })
     }
 
     fn begin(&self, fields: Vec<Field>, output: Output) -> Result<Writer<Output>, Failure> {
@@ -365,6 +395,11 @@ enum Error {
     Create { path: PathBuf, source: io::Error },
     #[error("cannot write the export")]
     Write(#[source] io::Error),
+    #[error("--changed-after: {after} is {}; export all calls, and continue from the position that is printed then", match .reason {
+        Discontinuity::OtherFeed => "a position of another feed than this database has",
+        Discontinuity::BeyondHead => "after the end of the feed, so this database has lost events",
+    })]
+    Discontinuity { after: FeedPosition, reason: Discontinuity },
     #[error("interrupted before the export was whole")]
     Interrupted,
 }

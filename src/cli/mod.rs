@@ -50,7 +50,6 @@ use uuid::Uuid;
 
 use crate::config::{Config, Flags, key};
 
-use self::audit::Purpose;
 use self::failure::Failure;
 
 /// Takes the webhooks of an AI phone platform, stores every event in Postgres
@@ -82,7 +81,7 @@ enum Command {
     /// Fold every call's events again and report each difference
     Verify(audit::Options),
     /// Write what verify would have found right
-    Rebuild(audit::Options),
+    Rebuild(audit::RebuildOptions),
     /// Mark the database as restored from a copy, so that stream clients get a reset
     RestoreMark(restore_mark::Options),
     /// Write calls, events or attempts as a table, or deliveries to be imported
@@ -264,11 +263,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Verify(options) => {
             let config = Config::load_without_endpoints(&flags)?;
-            block_on(audit::run(options, Purpose::Verify, config))
+            block_on(audit::verify(options, config))
         }
         Command::Rebuild(options) => {
             let config = Config::load_without_endpoints(&flags)?;
-            block_on(audit::run(options, Purpose::Rebuild, config))
+            block_on(audit::rebuild(options, config))
         }
         Command::RestoreMark(options) => {
             let config = Config::load_without_endpoints(&flags)?;

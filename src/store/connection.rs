@@ -200,3 +200,18 @@ pub async fn can_be_written(executor: impl PgExecutor<'_>) -> Result<bool, Error
     .await?;
     Ok(!read_only)
 }
+
+/// About how many rows a table has: the planner's estimate.
+pub async fn estimate_rows(executor: impl PgExecutor<'_>, table: &str) -> Result<u64, Error> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select greatest(reltuples, 0)::bigint as "rows!"
+        from pg_class
+        where oid = $1::text::regclass
+        "#,
+        table,
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok(rows.unsigned_abs())
+}

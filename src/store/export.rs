@@ -34,13 +34,16 @@ pub struct Selection {
     pub to: Option<DateTime<Utc>>,
     /// The projects.
     pub projects: Projects,
+    /// Only calls with an event that was stored after this position of the feed.
+    pub changed_after: Option<i64>,
 }
 
 impl Selection {
     /// Whether it is every row.
     #[must_use]
     pub fn is_all(&self) -> bool {
-        self.from.is_none() && self.to.is_none() && self.projects == Projects::All
+        let Self { from, to, projects, changed_after } = self;
+        from.is_none() && to.is_none() && *projects == Projects::All && changed_after.is_none()
     }
 }
 
@@ -96,20 +99,6 @@ pub async fn snapshot<'c>(
     Ok(tx)
 }
 
-/// About how many events there are: the planner's estimate.
-pub async fn estimate_events(conn: &mut PgConnection) -> Result<u64, Error> {
-    let events = sqlx::query_scalar!(
-        r#"
-        select greatest(reltuples, 0)::bigint as "events!"
-        from pg_class
-        where oid = 'events'::regclass
-        "#
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(events.unsigned_abs())
-}
-
 /// An error of a call, as the statement makes it.
 #[derive(Debug, serde::Deserialize)]
 struct ErrorRow {
@@ -119,8 +108,8 @@ struct ErrorRow {
     error: CallError,
 }
 
-/// The calls whose first event happened within the range, each with at most
-/// `max_errors` of its errors.
+/// The selected calls, by the time of their first event, each with at most `max_errors`
+/// of its errors.
 pub fn calls<'c>(
     conn: &'c mut PgConnection,
     selection: &Selection,
@@ -164,12 +153,14 @@ pub fn calls<'c>(
         where ($1::timestamptz is null or first_event_at >= $1)
             and ($2::timestamptz is null or first_event_at < $2)
             and ($3::text[] is null or project_id = any($3))
+            and ($5::bigint is null or id in (select call from events where position > $5))
         order by call_id, project_id
         "#,
         selection.from,
         selection.to,
         selection.projects.ids() as Option<Vec<&str>>,
         i64::from(max_errors),
+        selection.changed_after,
     )
     .fetch(conn)
     .map(|row| {

@@ -73,20 +73,6 @@ pub struct Findings {
     pub last: Option<i64>,
 }
 
-/// About how many calls there are: the planner's estimate.
-pub async fn estimate(conn: &mut PgConnection) -> Result<u64, Error> {
-    let calls = sqlx::query_scalar!(
-        r#"
-        select greatest(reltuples, 0)::bigint as "calls!"
-        from pg_class
-        where oid = 'calls'::regclass
-        "#
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(calls.unsigned_abs())
-}
-
 /// Compares the next `limit` calls after the one with number `after`.
 pub async fn check(
     conn: &mut PgConnection,

@@ -55,7 +55,7 @@ impl<W: Write> CsvWriter<W> {
     pub fn new(fields: Vec<Field>, out: W) -> io::Result<Self> {
         let mut out =
             ::csv::WriterBuilder::new().terminator(::csv::Terminator::CRLF).from_writer(out);
-        out.write_record(fields.iter().map(|field| field.name))?;
+        out.write_record(fields.iter().map(|field| field.name)).map_err(io_error)?;
         Ok(Self { fields, nested: Vec::new(), out })
     }
 
@@ -66,24 +66,23 @@ impl<W: Write> CsvWriter<W> {
     /// Where the file cannot be written to.
     pub fn write(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         for (field, cell) in self.fields.iter().zip(cells) {
-            match cell {
-                Cell::Null => self.out.write_field("")?,
-                Cell::Text(text) => self.out.write_field(&*harmless(text))?,
-                Cell::Integer(number) => self.out.write_field(number.to_string())?,
-                Cell::Number(number) => self.out.write_field(number.to_string())?,
-                Cell::Flag(flag) => self.out.write_field(flag.to_string())?,
-                Cell::Time(at) => {
-                    self.out.write_field(at.to_rfc3339_opts(SecondsFormat::Micros, true))?;
-                }
+            let text = match cell {
+                Cell::Null => Cow::Borrowed(""),
+                Cell::Text(text) => harmless(text),
+                Cell::Integer(number) => number.to_string().into(),
+                Cell::Number(number) => number.to_string().into(),
+                Cell::Flag(flag) => flag.to_string().into(),
+                Cell::Time(at) => at.to_rfc3339_opts(SecondsFormat::Micros, true).into(),
                 Cell::Record(_) | Cell::List(_) => {
                     self.nested.clear();
                     json::write_cell(&mut self.nested, field, cell)?;
-                    self.out.write_field(&self.nested)?;
+                    String::from_utf8_lossy(&self.nested)
                 }
-            }
+            };
+            self.out.write_field(text.as_bytes()).map_err(io_error)?;
         }
         // The end of the record.
-        Ok(self.out.write_record(None::<&[u8]>)?)
+        self.out.write_record(None::<&[u8]>).map_err(io_error)
     }
 
     /// Gives the file back.
@@ -93,6 +92,14 @@ impl<W: Write> CsvWriter<W> {
     /// Where the rest cannot be written.
     pub fn finish(self) -> io::Result<W> {
         self.out.into_inner().map_err(::csv::IntoInnerError::into_error)
+    }
+}
+
+/// The error of the file, whose kind the conversion of the library loses.
+fn io_error(error: ::csv::Error) -> io::Error {
+    match error.into_kind() {
+        ::csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 

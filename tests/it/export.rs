@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
     path::Path,
-    process::Stdio,
+    process::{Output, Stdio},
 };
 
 use parquet::{
@@ -237,7 +237,7 @@ async fn an_export_is_of_one_moment() {
     let mut held = lock.begin().await.unwrap();
     held.execute("lock table events in access exclusive mode").await.unwrap();
     let (child, mut said) = spawn_slow(&database, &["events", "--format", "jsonl"]);
-    wait_for(&mut said, "what is exported");
+    wait_for(&mut said, "the snapshot is taken");
     // This is committed after the export began, and before it reads the first row.
     held.execute(
         "delete from events using calls where calls.id = events.call and call_id = '=1+1'",
@@ -297,14 +297,14 @@ async fn an_export_that_is_cut_short_leaves_no_half_file() {
         held.execute("lock table calls in access exclusive mode").await.unwrap();
 
         let (mut child, mut said) = spawn_slow(&database, &arguments);
-        wait_for(&mut said, "what is exported");
+        wait_for(&mut said, "the snapshot is taken");
         assert_eq!(names_in(&place.0).len(), names.len() + 1, "it is being written");
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(1));
         assert_eq!(names_in(&place.0), names, "what was written is taken away");
 
         let (mut child, mut said) = spawn_slow(&database, &arguments);
-        wait_for(&mut said, "what is exported");
+        wait_for(&mut said, "the snapshot is taken");
         child.kill().unwrap();
         child.wait().unwrap();
         held.rollback().await.unwrap();
@@ -365,4 +365,81 @@ fn what_cannot_be_exported_is_a_mistake() {
     }
     assert_eq!(fs::read_to_string(file).unwrap(), "as it was\n");
     assert_eq!(names_in(&place.0), ["there.csv"]);
+}
+
+/// The position that an export of calls prints.
+fn position(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    said.lines().find_map(|line| line.strip_prefix("position ")).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn changed_after_exports_the_calls_with_later_events() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    let export_after = |arguments: &[&str]| {
+        let url = database.url();
+        callstate(&[&["export", "calls", "--database-url", &url], arguments].concat())
+    };
+    let call_ids = |output: &Output| {
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["call_id"].clone();
+        lines.lines().map(id).collect::<Vec<_>>()
+    };
+    for call in ["first", "second"] {
+        service.deliver(delivery("OUTBOUND_CALL_PENDING", call, 1, None).to_string()).await.ok();
+    }
+    let all = export_after(&[]);
+    assert_eq!(call_ids(&all), ["first", "second"]);
+    let start = position(&all);
+
+    let nothing = export_after(&["--changed-after", &start]);
+    assert_eq!((call_ids(&nothing).len(), position(&nothing)), (0, start.clone()));
+
+    for (call, event_type) in [("third", "PENDING"), ("first", "CALLING")] {
+        let event_type = format!("OUTBOUND_CALL_{event_type}");
+        service.deliver(delivery(&event_type, call, 2, None).to_string()).await.ok();
+    }
+    let changed = export_after(&["--changed-after", &start]);
+    assert_eq!(call_ids(&changed), ["first", "third"]);
+    // The position is the id of the last event in the feed.
+    let feed = service.get(&format!("/events?after={start}")).await.ok();
+    assert_eq!(feed["next"], position(&changed));
+
+    // A position that this database cannot continue from.
+    let (feed_id, _) = start.split_once('-').unwrap();
+    for (wrong, said, status) in [
+        ("1-1", "is a position of another feed", 1),
+        (&*format!("{feed_id}-99"), "is after the end of the feed", 1),
+        ("yesterday", "not a position of the change feed", 2),
+    ] {
+        let output = export_after(&["--changed-after", wrong]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    let url = database.url();
+    let events =
+        callstate(&["export", "events", "--changed-after", &start, "--database-url", &url]);
+    assert_eq!(events.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn an_export_whose_reader_has_enough_ends_without_an_error() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    fill(&service).await;
+    service.stop().await;
+    for table in TABLES {
+        for format in ["csv", "jsonl", "parquet"] {
+            let mut command = command();
+            command.args(["export", table, "--format", format, "--database-url", &database.url()]);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            drop(child.stdout.take());
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{table} as {format}");
+        }
+    }
 }

@@ -25,7 +25,11 @@ pub(crate) fn import(database: &Database, text: &[u8], options: &[&str]) -> Outp
     })
 }
 
-fn import_with(database: &Database, text: &[u8], more: impl FnOnce(&mut Command)) -> Output {
+pub(crate) fn import_with(
+    database: &Database,
+    text: &[u8],
+    more: impl FnOnce(&mut Command),
+) -> Output {
     let mut command = command();
     command.args(["import", "-", "--format", "json", "--database-url", &database.url()]);
     more(&mut command);

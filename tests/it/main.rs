@@ -13,6 +13,7 @@ mod early_answers;
 mod edge;
 mod events;
 mod export;
+mod from_payloads;
 mod fuzzing;
 mod harness;
 mod hostile;

@@ -141,7 +141,7 @@ async fn an_export_reads_the_errors_of_a_call_by_its_key() {
     analyze_if_missing(&mut conn).await.unwrap();
 
     let before = read(&mut conn).await;
-    let all = Selection { from: None, to: None, projects: Projects::All };
+    let all = Selection { from: None, to: None, projects: Projects::All, changed_after: None };
     let mut tx = export::snapshot(&mut conn, &all).await.unwrap();
     let calls: Vec<_> = export::calls(&mut tx, &all, 10).try_collect().await.unwrap();
     tx.commit().await.unwrap();

@@ -32,7 +32,7 @@ use crate::{
             },
             streams::{
                 filter::{Filter, FilterParameters},
-                page::{name_of, read_id, write_id},
+                page::name_of,
             },
         },
     },
@@ -93,7 +93,7 @@ impl FeedEventDocument {
     fn new(feed_id: i64, event: DetailedEvent) -> Self {
         let DetailedEvent { feed, details } = event;
         Self {
-            id: write_id(FeedPosition { feed_id, position: feed.position }),
+            id: FeedPosition { feed_id, position: feed.position }.to_string(),
             call_id: feed.key.call_id,
             project_id: feed.key.project_id,
             direction: feed.direction,
@@ -205,7 +205,7 @@ pub(crate) async fn show(
     }
     // The last events may have been deleted.
     if after.position >= head.position {
-        return Ok(Json(FeedDocument { events: Vec::new(), next: write_id(after) }));
+        return Ok(Json(FeedDocument { events: Vec::new(), next: after.to_string() }));
     }
     let payload_bytes = with_payload.then_some(MAX_PAYLOAD_BYTES);
     let (position, up_to) = (after.position, head.position);
@@ -214,7 +214,7 @@ pub(crate) async fn show(
     let events = valid(page.events);
     Ok(Json(FeedDocument {
         events: events.map(|event| FeedEventDocument::new(head.feed_id, event)).collect(),
-        next: write_id(FeedPosition { position: page.last, ..head }),
+        next: FeedPosition { position: page.last, ..head }.to_string(),
     }))
 }
 
@@ -231,9 +231,10 @@ fn read_after(after: &str) -> Result<After, String> {
     if after == NOW {
         return Ok(After::Now);
     }
-    read_id(after)
+    after
+        .parse()
         .map(After::Position)
-        .ok_or_else(|| "must be the id of an event, a next of this service, or now".to_owned())
+        .map_err(|_| "must be the id of an event, a next of this service, or now".to_owned())
 }
 
 fn reset(reason: Discontinuity, head: FeedPosition) -> Problem {
@@ -241,7 +242,7 @@ fn reset(reason: Discontinuity, head: FeedPosition) -> Problem {
         Discontinuity::OtherFeed => "after: is a position of another feed",
         Discontinuity::BeyondHead => "after: is beyond the end of the feed",
     };
-    Problem::feed_reset(detail).with("reason", name_of(reason)).with("head", write_id(head))
+    Problem::feed_reset(detail).with("reason", name_of(reason)).with("head", head.to_string())
 }
 
 #[cfg(test)]

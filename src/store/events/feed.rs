@@ -5,7 +5,7 @@
 //! that has read up to `n` misses nothing by reading on from there. A transaction that
 //! is rolled back and a deletion leave gaps; no position is used twice.
 
-use std::{io, time::Duration};
+use std::{fmt, io, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{
@@ -37,6 +37,32 @@ pub struct FeedPosition {
     /// The position of an event, 0 before the first.
     pub position: i64,
 }
+
+impl fmt::Display for FeedPosition {
+    /// As clients see it: the feed in hexadecimal and the number of the event.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.feed_id, self.position)
+    }
+}
+
+impl FromStr for FeedPosition {
+    type Err = InvalidPosition;
+
+    /// Reads a position exactly as it is written.
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
+        let read = || {
+            let (feed_id, position) = text.split_once('-')?;
+            let feed_id = i64::from_str_radix(feed_id, 16).ok()?;
+            Some(Self { feed_id, position: position.parse().ok()? })
+        };
+        read().filter(|read| read.position >= 0 && read.to_string() == text).ok_or(InvalidPosition)
+    }
+}
+
+/// The text is not a position of a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a position of the change feed, such as 1f0c53a8d2e4-872")]
+pub struct InvalidPosition;
 
 /// Why a feed cannot be continued from a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,5 +277,45 @@ impl FeedListener {
     pub async fn close(self) {
         drop(self.listener);
         self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_position_reads_as_it_was_written(feed_id in 0i64.., position in 0i64..) {
+            let at = FeedPosition { feed_id, position };
+            prop_assert_eq!(at.to_string().parse(), Ok(at));
+        }
+    }
+
+    #[test]
+    fn a_position_is_written_in_one_way() {
+        assert!("1f-2".parse::<FeedPosition>().is_ok());
+        for wrong in [
+            "",
+            "1f",
+            "1f-",
+            "-2",
+            "+1f-2",
+            "01f-2",
+            "1F-2",
+            "1f--2",
+            " 1f-2",
+            "1f-2 ",
+            "1f-02",
+            "1f-+2",
+            "1f-2-3",
+            "1f-9223372036854775808",
+            "ffffffffffffffff-2",
+            "1-x",
+        ] {
+            assert_eq!(wrong.parse::<FeedPosition>(), Err(InvalidPosition), "{wrong:?}");
+        }
     }
 }

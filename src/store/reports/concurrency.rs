@@ -57,11 +57,7 @@ pub struct InConversation {
 ///
 /// # Errors
 ///
-/// Where the database cannot be query.
-///
-/// # Panics
-///
-/// Where the database gives a piece after a later one, which it does not.
+/// Fails if the query fails, or its rows are out of order.
 pub async fn sweep(conn: &mut PgConnection, query: &ReportQuery<'_>) -> Result<Vec<Sweep>, Error> {
     let mut pieces = sqlx::query!(
         r#"
@@ -94,7 +90,9 @@ pub async fn sweep(conn: &mut PgConnection, query: &ReportQuery<'_>) -> Result<V
     let mut piece = query.from;
     while let Some(row) = pieces.try_next().await? {
         // They follow the series: a sort would collect all of them first.
-        assert!(piece <= row.begins, "the pieces of a span are out of order");
+        if row.begins < piece {
+            return Err(at.corrupt("at", "the pieces of the span are out of order"));
+        }
         if piece < row.begins {
             piece = row.begins;
             for course in courses.values_mut() {

@@ -8,11 +8,13 @@
 //! | [`stored_events`] | changes of stored events: amended outcomes, and further deliveries |
 //! | [`cache`] | the calls that a writer wrote last |
 //! | [`refold`](mod@refold) | folding stored calls again, for `rebuild` |
+//! | [`reread`](mod@reread) | reading stored payloads again, for `rebuild --from-payloads` |
 
 mod cache;
 mod change;
 pub mod recorder;
 pub mod refold;
+pub mod reread;
 mod statement;
 mod stored_events;
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How often calls are tried that Postgres rolls back in favor of other writers.
-const MAX_TRIES: u32 = 8;
+pub(super) const MAX_TRIES: u32 = 8;
 
 /// Folds these calls again from their events and writes what differs from the store.
 /// A call without events is removed. The rows of the calls may be invalid.
@@ -35,16 +35,35 @@ pub async fn refold(conn: &mut PgConnection, calls: &[CallName]) -> Result<(), E
 /// Refolds in one transaction, in which the calls are locked.
 async fn try_refold(conn: &mut PgConnection, calls: &[CallName]) -> Result<(), Error> {
     let mut tx = conn.begin().await?;
+    let versions = lock_calls(&mut tx, calls).await?;
+    refold_locked(&mut tx, calls, &versions).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Locks the calls in the order of their numbers; returns the versions of those that
+/// exist.
+pub(super) async fn lock_calls(
+    conn: &mut PgConnection,
+    calls: &[CallName],
+) -> Result<BTreeMap<i64, i32>, Error> {
     let ids: Vec<i64> = calls.iter().map(|call| call.id).collect();
-    let versions: BTreeMap<i64, i32> = sqlx::query!(
+    let rows = sqlx::query!(
         "select id, version from calls where id = any($1) order by id for update",
         &ids,
     )
-    .fetch_all(&mut *tx)
-    .await?
-    .into_iter()
-    .map(|row| (row.id, row.version))
-    .collect();
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.version)).collect())
+}
+
+/// Refolds calls that the transaction has locked.
+pub(super) async fn refold_locked(
+    tx: &mut PgConnection,
+    calls: &[CallName],
+    versions: &BTreeMap<i64, i32>,
+) -> Result<(), Error> {
+    let ids: Vec<i64> = versions.keys().copied().collect();
     let mut events = of_calls(&mut *tx, &ids).await?;
     let mut changes: BTreeMap<&CallKey, Change<'_>> = BTreeMap::new();
     for CallName { id, key } in calls {
@@ -58,9 +77,8 @@ async fn try_refold(conn: &mut PgConnection, calls: &[CallName]) -> Result<(), E
         change.fold_again(&events.remove(id).unwrap_or_else(|| Ok(Vec::new()))?);
         changes.insert(key, change);
     }
-    commit(&mut tx, &mut changes).await?;
+    commit(tx, &mut changes).await?;
     let empty: Vec<i64> = changes.values().filter(|it| it.call.is_none()).map(|it| it.id).collect();
-    sqlx::query!("delete from calls where id = any($1)", &empty).execute(&mut *tx).await?;
-    tx.commit().await?;
+    sqlx::query!("delete from calls where id = any($1)", &empty).execute(tx).await?;
     Ok(())
 }

@@ -14,8 +14,8 @@ use sqlx::{
 use super::change::{Arrival, Change, Effect, Origin};
 use crate::{
     call::{
-        Attempt, Call, CallError, CallKey, CallSid, ClientId, Direction, EventType, Status,
-        TimeProblem,
+        Attempt, Call, CallError, CallKey, CallSid, ClientId, Delivery, Direction, EventType,
+        Status, TimeProblem,
     },
     store::{
         Error,
@@ -295,16 +295,20 @@ struct EventRow<'a> {
 static UNSPECIFIED_ERROR: [CallError; 1] =
     [CallError { code: None, message: None, phase: None, location: None, timestamp: None }];
 
+/// The errors of a delivery as they are stored.
+pub(super) fn stored_errors(delivery: &Delivery) -> Option<&[CallError]> {
+    match delivery.errors.as_slice() {
+        [] if delivery.event.status() == Status::Error => Some(&UNSPECIFIED_ERROR),
+        [] => None,
+        errors => Some(errors),
+    }
+}
+
 impl<'a> EventRow<'a> {
     fn of(call: i64, arrival: &Arrival<'a>, effect: &Effect) -> Self {
         let delivery = arrival.delivery;
         let event = &delivery.event;
         let outcome = effect.outcome;
-        let errors = match delivery.errors.as_slice() {
-            [] if event.status() == Status::Error => Some(&UNSPECIFIED_ERROR[..]),
-            [] => None,
-            errors => Some(errors),
-        };
         Self {
             call,
             fingerprint: &event.fingerprint.0,
@@ -325,7 +329,7 @@ impl<'a> EventRow<'a> {
             moves_call: effect.moves_call,
             client_id: event.client_id.as_ref().map(ClientId::as_str),
             provider_status: event.provider_status.as_deref(),
-            errors: errors.map(Json),
+            errors: stored_errors(delivery).map(Json),
             endpoint: &delivery.endpoint,
             delivery_count: arrival.deliveries.max(arrival.in_all),
             last_delivered_at: arrival.last_delivered_at,

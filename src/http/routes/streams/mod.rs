@@ -65,7 +65,7 @@ use crate::{
 };
 use dispatcher::Dispatcher;
 use filter::{Filter, FilterParameters};
-use page::{EndReason, Page, read_id};
+use page::{EndReason, Page};
 use subscription::Subscription;
 use wait::Waits;
 pub(crate) use wait::{WaitParameter, find_ended, read_wait};
@@ -371,7 +371,7 @@ impl IntoResponses for NoOneCall {
 /// The position after which a client resumes.
 fn read_last_id(query: &mut Query, headers: &HeaderMap) -> Option<FeedPosition> {
     let given = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty())?;
-    let read = given.to_str().ok().and_then(read_id);
+    let read = given.to_str().ok().and_then(|id| id.parse().ok());
     if read.is_none() {
         query.fault("Last-Event-ID", "is not an id of a stream");
     }

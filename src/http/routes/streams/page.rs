@@ -150,7 +150,7 @@ fn write_event(text: &mut String, feed_id: i64, event: &FeedEvent) {
     // Line feeds in it are escaped, so that it is one line.
     let data = serde_json::to_string(&data).expect("names, texts and numbers are valid JSON");
     text.push_str("event: call\nid: ");
-    text.push_str(&write_id(FeedPosition { feed_id, position: event.position }));
+    text.push_str(&FeedPosition { feed_id, position: event.position }.to_string());
     text.push_str("\ndata: ");
     text.push_str(&data);
     text.push_str("\n\n");
@@ -169,12 +169,12 @@ pub(crate) fn write_heartbeat(position: FeedPosition) -> Bytes {
 }
 
 fn heartbeat(position: FeedPosition) -> String {
-    format!(":\nid: {}\n\n", write_id(position))
+    format!(":\nid: {}\n\n", position)
 }
 
 /// The message that the client's position is not one of this feed, whose head is given.
 pub(crate) fn write_reset(reason: Discontinuity, head: FeedPosition) -> Bytes {
-    let (reason, head) = (name_of(reason), write_id(head));
+    let reason = name_of(reason);
     format!("event: reset\nid: {head}\ndata: {{\"reason\":\"{reason}\",\"head\":\"{head}\"}}\n\n")
         .into()
 }
@@ -192,25 +192,8 @@ pub(crate) fn write_end(end: EndReason) -> Bytes {
     format!("event: end\ndata: {{\"reason\":\"{}\"}}\n\n", end.as_str()).into()
 }
 
-/// A position as clients see it: the feed in hexadecimal and the number of the event.
-pub(in crate::http) fn write_id(position: FeedPosition) -> String {
-    format!("{:x}-{}", position.feed_id, position.position)
-}
-
-/// Reads it as it was written.
-pub(in crate::http) fn read_id(id: &str) -> Option<FeedPosition> {
-    let (feed_id, position) = id.split_once('-')?;
-    let position = FeedPosition {
-        feed_id: i64::from_str_radix(feed_id, 16).ok()?,
-        position: position.parse().ok()?,
-    };
-    (position.position >= 0 && write_id(position) == id).then_some(position)
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::{
         call::CallKey,
@@ -287,38 +270,5 @@ mod tests {
         assert_eq!(ids(0, "status=BUSY,CALLING&direction=inbound"), [""; 0]);
         assert_eq!(ids(0, "project_id=other"), [""; 0]);
         assert_eq!(ids(4, ""), [""; 0]);
-    }
-
-    proptest! {
-        #[test]
-        fn an_id_reads_as_it_was_written(feed_id in 0i64.., position in 0i64..) {
-            let at = FeedPosition { feed_id, position };
-            prop_assert_eq!(read_id(&write_id(at)), Some(at));
-        }
-    }
-
-    #[test]
-    fn an_id_is_written_in_one_way() {
-        assert!(read_id("1f-2").is_some());
-        for wrong in [
-            "",
-            "1f",
-            "1f-",
-            "-2",
-            "+1f-2",
-            "01f-2",
-            "1F-2",
-            "1f--2",
-            " 1f-2",
-            "1f-2 ",
-            "1f-02",
-            "1f-+2",
-            "1f-2-3",
-            "1f-9223372036854775808",
-            "ffffffffffffffff-2",
-            "1-x",
-        ] {
-            assert_eq!(read_id(wrong), None, "{wrong:?}");
-        }
     }
 }
