@@ -69,7 +69,10 @@ $$";
 /// The last migration restricts the reporting role as far as `callstate` may do that, who runs it. The rest needs the
 /// superuser: the settings of the role, and the functions that write large objects. Their privileges are stored in each
 /// database. They are revoked in `template1`, so that `callstate` and later databases are created without them.
-pub(super) fn create(owner: &str, superuser: &str) -> [String; 9] {
+///
+/// `callstate` keeps the privilege to execute them: `pg_dump` writes the revocation into a dump, and Postgres fails a
+/// `revoke` by a role that has no privilege for the function, but only warns one that has. So `callstate` can restore.
+pub(super) fn create(owner: &str, superuser: &str) -> [String; 10] {
     [
         set_password(SUPERUSER, superuser),
         format!("create role callstate login createdb password '{owner}'"),
@@ -81,6 +84,9 @@ pub(super) fn create(owner: &str, superuser: &str) -> [String; 9] {
             .to_owned(),
         "revoke execute on function lo_creat, lo_create, lo_from_bytea, lo_put, lo_truncate, \
          lo_truncate64, lo_unlink, lowrite from public"
+            .to_owned(),
+        "grant execute on function lo_creat, lo_create, lo_from_bytea, lo_put, lo_truncate, \
+         lo_truncate64, lo_unlink, lowrite to callstate"
             .to_owned(),
         "create database callstate owner callstate".to_owned(),
     ]

@@ -197,6 +197,7 @@ async fn the_reporting_role_of_the_managed_server_has_its_settings_and_writes_no
     run(server.url(), "create database later").await;
     let (address, _) = server.url().rsplit_once('/').expect("a URL with a database");
     let mut connection = connect(&format!("{address}/later")).await;
+    connection.execute("set role callstate_reporting").await.expect("it is a member");
     for sql in LARGE_OBJECTS {
         assert_refused(&mut connection, sql).await;
     }
