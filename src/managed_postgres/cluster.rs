@@ -172,7 +172,7 @@ impl Cluster {
 
         let owner = password(&self.layout.password())?;
         let superuser = password(&self.layout.superuser_password())?;
-        self.alone(&building, &roles::create(&owner, &superuser))?;
+        self.alone(&building, "template1", &roles::create(&owner, &superuser))?;
 
         let main = building.join("postgresql.conf");
         fs::OpenOptions::new()
@@ -200,21 +200,21 @@ impl Cluster {
             tracing::warn!(path = %path.display(), "the database's role {role} has no password file: setting a new password");
             let password = new_password()?;
             self.configure(FIRST_PORT)?; // the settings are read, the port is not opened
-            self.alone(&self.layout.data(), &[roles::set_password(role, &password)])?;
+            self.alone(&self.layout.data(), "postgres", &[roles::set_password(role, &password)])?;
             layout::write(&path, &password, 0o600)?;
         }
         Ok(())
     }
 
     /// Runs statements in single-user mode: no server that others could connect to, and no password needed.
-    fn alone(&self, data: &Path, statements: &[String]) -> Result<(), Error> {
+    fn alone(&self, data: &Path, database: &str, statements: &[String]) -> Result<(), Error> {
         let program = self.programs.dir.join("postgres");
         let failed = |source| Error::files("run", &program, source);
         let mut child = self
             .command("postgres")
             .args(["--single", "-c", "exit_on_error=on", "-c", "log_min_messages=error", "-D"])
             .arg(data)
-            .arg("postgres")
+            .arg(database)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -64,13 +64,30 @@ begin
 end
 $$";
 
-/// The statements that make the roles and the database of a new cluster.
-pub(super) fn create(owner: &str, superuser: &str) -> [String; 5] {
+/// The statements that make the roles and the database of a new cluster, to be run in `template1`.
+///
+/// The last migration restricts the reporting role as far as `callstate` may do that, who runs it. The rest needs the
+/// superuser: the settings of the role, and the functions that write large objects. Their privileges are stored in each
+/// database. They are revoked in `template1`, so that `callstate` and later databases are created without them.
+///
+/// `callstate` keeps the privilege to execute them: `pg_dump` writes the revocation into a dump, and Postgres fails a
+/// `revoke` by a role that has no privilege for the function, but only warns one that has. So `callstate` can restore.
+pub(super) fn create(owner: &str, superuser: &str) -> [String; 10] {
     [
         set_password(SUPERUSER, superuser),
         format!("create role callstate login createdb password '{owner}'"),
         "create role callstate_reporting nologin".to_owned(),
         "grant callstate_reporting to callstate with admin option".to_owned(),
+        "alter role callstate_reporting set default_transaction_read_only = on".to_owned(),
+        "alter role callstate_reporting set statement_timeout = '5min'".to_owned(),
+        "alter role callstate_reporting set idle_in_transaction_session_timeout = '1min'"
+            .to_owned(),
+        "revoke execute on function lo_creat, lo_create, lo_from_bytea, lo_put, lo_truncate, \
+         lo_truncate64, lo_unlink, lowrite from public"
+            .to_owned(),
+        "grant execute on function lo_creat, lo_create, lo_from_bytea, lo_put, lo_truncate, \
+         lo_truncate64, lo_unlink, lowrite to callstate"
+            .to_owned(),
         "create database callstate owner callstate".to_owned(),
     ]
 }

@@ -7,7 +7,10 @@ use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, migrate::Migrator,
 };
 
-use crate::support::{Place, callstate};
+use crate::{
+    reporting_role::LARGE_OBJECTS,
+    support::{Place, callstate},
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
@@ -166,6 +169,39 @@ async fn the_documented_role_for_grafana_reads_the_reports_and_nothing_else() {
     assert_refused(&mut connect(&grafana).await, "select from reporting.calls").await;
     run(server.url(), "grant callstate_reporting to grafana").await;
     assert_eq!(ask(&grafana, "select count(*)::text from reporting.calls").await, "0");
+    server.release().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn the_reporting_role_of_the_managed_server_has_its_settings_and_writes_no_large_objects() {
+    let place = Place::with_cluster().await;
+    let server = place.acquire(Claim::Serve).await;
+    MIGRATOR.run(&mut connect(server.url()).await).await.expect("the migrations run");
+
+    let settings = "select array_to_string(rolconfig, ' ') from pg_roles
+        where rolname = 'callstate_reporting'";
+    assert_eq!(
+        ask(server.url(), settings).await,
+        "default_transaction_read_only=on statement_timeout=5min \
+         idle_in_transaction_session_timeout=1min"
+    );
+    let mut connection = connect(server.url()).await;
+    connection.execute("set role callstate_reporting").await.expect("it is a member");
+    for sql in LARGE_OBJECTS.into_iter().chain(["create temporary table mine (id int)"]) {
+        assert_refused(&mut connection, sql).await;
+    }
+    connection.execute("select from reporting.calls").await.expect("it reads the views");
+    drop(connection);
+
+    // Databases that are created later inherit the privileges of large objects.
+    run(server.url(), "create database later").await;
+    let (address, _) = server.url().rsplit_once('/').expect("a URL with a database");
+    let mut connection = connect(&format!("{address}/later")).await;
+    connection.execute("set role callstate_reporting").await.expect("it is a member");
+    for sql in LARGE_OBJECTS {
+        assert_refused(&mut connection, sql).await;
+    }
+    drop(connection);
     server.release().await.expect("it stops");
 }
 
