@@ -16,6 +16,7 @@ create table events (
     last_delivered_at timestamptz not null,
     occurred_at timestamptz,
     call_updated_at timestamptz,
+    payload_removed_at timestamptz,
     disposition event_disposition not null,
     delivery_count int not null,
     attempt int,
@@ -55,6 +56,7 @@ comment on column events.effective_at is 'occurred_at, or received_at where that
 comment on column events.last_delivered_at is 'When its last delivery was received.';
 comment on column events.occurred_at is 'When it happened by the provider''s clock: the Time: line of body.text. Null where there is none that can be used.';
 comment on column events.call_updated_at is 'The updated_at of the call after the event was stored; null where that is received_at. Like the other call_ columns it never changes.';
+comment on column events.payload_removed_at is 'When retention removed the payload; null where it has not.';
 comment on column events.disposition is 'What the state machine did with it.';
 comment on column events.delivery_count is 'The number of its deliveries.';
 comment on column events.attempt is 'The number of the attempt that it counts for.';

@@ -41,6 +41,7 @@ struct Report {
     provider_time_zone: String,
     ingest: Ingest,
     quarantine: Quarantine,
+    retention: Retention,
     api: Api,
     http: Http,
     insecure: bool,
@@ -92,6 +93,12 @@ struct Quarantine {
     max_entries: u32,
     max_bytes: u64,
     max_age: String,
+}
+
+#[derive(Serialize)]
+struct Retention {
+    payloads: String,
+    calls: String,
 }
 
 #[derive(Serialize)]
@@ -151,6 +158,10 @@ impl Report {
                 max_entries: config.quarantine.max_entries,
                 max_bytes: config.quarantine.max_bytes,
                 max_age: span(config.quarantine.max_age),
+            },
+            retention: Retention {
+                payloads: kept(config.retention.payloads),
+                calls: kept(config.retention.calls),
             },
             api: Api {
                 require_key: config.api.require_key,
@@ -214,6 +225,8 @@ impl Report {
         let Quarantine { max_entries, max_bytes, max_age } = &self.quarantine;
         let quarantine = format!("at most {max_entries} entries, {max_bytes} bytes, for {max_age}");
         lines.push(line("quarantine", &quarantine));
+        let Retention { payloads, calls } = &self.retention;
+        lines.push(line("retention", &format!("payloads {payloads}; calls {calls}")));
         lines.extend(self.http.texts().iter().map(|text| line("http", text)));
         lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
         let format = self.log_format.unwrap_or("human on a terminal, json elsewhere");
@@ -326,6 +339,11 @@ fn span(duration: Duration) -> String {
         }
         _ => humantime::format_duration(duration).to_string(),
     }
+}
+
+/// How long something is kept.
+fn kept(period: Option<Duration>) -> String {
+    period.map_or_else(|| "forever".to_owned(), span)
 }
 
 fn counted(number: usize, noun: &str) -> String {

@@ -9,6 +9,7 @@
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
 //! | `export` | writes calls, events, attempts and deliveries to files |
 //! | `import` | takes in deliveries from files |
+//! | `prune` | removes payloads and calls that are older than configured |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `quarantine` | `quarantine list`, `show`, `replay` and `drop`: what could not be understood |
 //! | `state_machine` | prints the state machine's table |
@@ -31,6 +32,7 @@ mod keys;
 mod migrate;
 mod output;
 mod progress;
+mod prune;
 mod quarantine;
 mod reload;
 mod restore_mark;
@@ -89,6 +91,8 @@ enum Command {
     Export(export::Options),
     /// Take in deliveries that were exported
     Import(import::Options),
+    /// Remove payloads and calls that are older than configured
+    Prune(prune::Options),
     /// Send realistic traffic to a running callstate, and check what became of it
     Simulate(Box<simulate::Options>),
     /// List, show, replay and drop the deliveries that could not be understood
@@ -281,6 +285,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Import(options) => {
             let config = Config::load_without_endpoints(&flags)?;
             block_on(import::run(options, config))
+        }
+        Command::Prune(options) => {
+            let config = Config::load_without_endpoints(&flags)?;
+            block_on(prune::run(options, config))
         }
         Command::Simulate(options) => {
             let config = Config::load_without_endpoints(&flags)?;

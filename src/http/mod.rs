@@ -44,7 +44,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     clock::Clock,
-    ingest::{Ingest, Quarantine},
+    ingest::{Ingest, Quarantine, Retention},
 };
 pub use auth::api_key_cache::Keyring;
 pub use problem::Problem;
@@ -66,6 +66,8 @@ pub struct Service {
     pub ingest: Ingest,
     /// Where deliveries go that cannot be understood.
     pub quarantine: Quarantine,
+    /// Removes what is old.
+    pub retention: Arc<Retention>,
     /// Tells when a delivery came.
     pub clock: Clock,
     /// The endpoints that take deliveries, as they are now.

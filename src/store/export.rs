@@ -267,7 +267,9 @@ pub fn events<'c>(
             delivery_count: row.delivery_count,
             last_delivered_at: row.last_delivered_at,
             endpoint: row.endpoint,
+            shows_payload: false,
             payload: None,
+            payload_removed_at: None,
         }
         .read(key("calls", row.project_id, row.call_id)?)
     })

@@ -9,6 +9,7 @@
 //! | [`quarantine`] | the table `quarantine` |
 //! | [`api_keys`] | the table `api_keys` |
 //! | [`verify`] | comparing stored calls with the fold of their events |
+//! | [`retention`] | removing payloads and calls that are old |
 //! | [`export`] | whole ranges of calls, events and deliveries, as streams |
 //! | [`spec`] | comparing the tables of statuses, event types and reasons with the program |
 //! | [`connection`] | the settings of connections |
@@ -38,6 +39,7 @@ pub mod events;
 pub mod export;
 pub mod quarantine;
 pub mod reports;
+pub mod retention;
 pub mod spec;
 pub mod statistics;
 pub mod verify;

@@ -30,6 +30,7 @@ mod managed_roles;
 mod metrics;
 mod modules;
 mod openapi;
+mod prune;
 mod quarantine;
 mod quarantine_actions;
 mod quarantine_bounds;

@@ -53,6 +53,7 @@ pub(crate) fn registry(service: &Service) -> Gathered {
     ];
     collectors.extend(service.ingest.metrics().collectors());
     collectors.extend(service.quarantine.collectors());
+    collectors.extend(service.retention.collectors());
     collectors.extend(service.edge.collectors());
     collectors.extend(service.streams.collectors());
     collectors.extend(service.endpoints.borrow().metrics.collectors());

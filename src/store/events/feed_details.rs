@@ -77,7 +77,9 @@ struct DetailedRow {
     last_delivered_at: DateTime<Utc>,
     endpoint: String,
     is_within_bytes: bool,
+    shows_payload: bool,
     payload: Option<String>,
+    payload_removed_at: Option<DateTime<Utc>>,
 }
 
 impl DetailedRow {
@@ -122,7 +124,9 @@ impl DetailedRow {
             delivery_count: self.delivery_count,
             last_delivered_at: self.last_delivered_at,
             endpoint: self.endpoint,
+            shows_payload: self.shows_payload,
             payload: self.payload,
+            payload_removed_at: self.payload_removed_at,
         }
         .read(feed.key.clone())?;
         Ok(DetailedEvent { feed, details })
@@ -191,7 +195,8 @@ pub async fn page(
                     0
                 ) <= $7
             ) as "is_within_bytes!",
-            case when $7 is not null then payload::text end as payload
+            $7 is not null as "shows_payload!",
+            case when $7 is not null then payload::text end as payload, payload_removed_at
         from selected
         window up_to_it as (order by position rows unbounded preceding)
         order by position

@@ -41,8 +41,17 @@ pub struct HistoryEvent {
     pub time_problem: Option<TimeProblem>,
     /// The errors that it carries.
     pub errors: Vec<CallError>,
-    /// The body of its first delivery, where it was requested.
-    pub payload: Option<Box<RawValue>>,
+    /// The body of its first delivery, where it was requested and fits.
+    pub payload: Option<Payload>,
+}
+
+/// The body of the first delivery of an event.
+#[derive(Debug)]
+pub struct Payload {
+    /// The body; `None` where it was removed.
+    pub body: Option<Box<RawValue>>,
+    /// When retention removed it.
+    pub removed_at: Option<DateTime<Utc>>,
 }
 
 impl HistoryEvent {
@@ -85,7 +94,10 @@ pub(in crate::store) struct HistoryRow {
     pub(in crate::store) delivery_count: i32,
     pub(in crate::store) last_delivered_at: DateTime<Utc>,
     pub(in crate::store) endpoint: String,
+    /// Whether the payload was requested and fits.
+    pub(in crate::store) shows_payload: bool,
     pub(in crate::store) payload: Option<String>,
+    pub(in crate::store) payload_removed_at: Option<DateTime<Utc>>,
 }
 
 impl HistoryRow {
@@ -115,7 +127,9 @@ impl HistoryRow {
         }
         .read()?;
         let at = Row { table: "events", key: &name };
-        let payload = self.payload.map(RawValue::from_string).transpose();
+        let body = self.payload.map(RawValue::from_string).transpose();
+        let payload =
+            Payload { body: at.read("payload", body)?, removed_at: self.payload_removed_at };
         Ok(HistoryEvent {
             key,
             stored,
@@ -123,7 +137,7 @@ impl HistoryRow {
             endpoint: self.endpoint,
             time_problem: at.read("time_problem", time_problem(self.time_problem))?,
             errors,
-            payload: at.read("payload", payload)?,
+            payload: self.shows_payload.then_some(payload),
         })
     }
 }
@@ -156,6 +170,22 @@ pub async fn history(
             left join event_type_spec on event_type_spec.id = events.event_type
             left join status_spec on status_spec.id = event_type_spec.status
             where call = $1
+        ),
+        -- each with whether its payload was requested and fits
+        shown as (
+            select *,
+                $5::bigint is not null
+                and (
+                    row_number() over up_to_it = 1
+                    or coalesce(
+                        sum(octet_length(case when $5 is not null then payload::text end))
+                            over up_to_it,
+                        0
+                    ) <= $5
+                ) as shows_payload
+            from of_call
+            where $2::timestamptz is null or (effective_at, rank, fingerprint) > ($2, $3, $4)
+            window up_to_it as (order by effective_at, rank, fingerprint rows unbounded preceding)
         )
         select call as "call!", fingerprint as "fingerprint!", event_type as "event_type!",
             unrecognized_type, occurred_at, time_problem, received_at as "received_at!",
@@ -164,15 +194,9 @@ pub async fn history(
             reason as "reason!", reason_status, reason_attempt, from_status, to_status, attempt,
             delivery_count as "delivery_count!", last_delivered_at as "last_delivered_at!",
             endpoint as "endpoint!",
-            case
-                when row_number() over shown = 1 and $5::bigint is not null
-                    or sum(octet_length(case when $5 is not null then payload::text end))
-                        over shown <= $5
-                then payload::text
-            end as payload
-        from of_call
-        where $2::timestamptz is null or (effective_at, rank, fingerprint) > ($2, $3, $4)
-        window shown as (order by effective_at, rank, fingerprint rows unbounded preceding)
+            shows_payload as "shows_payload!",
+            case when shows_payload then payload::text end as payload, payload_removed_at
+        from shown
         order by effective_at, rank, fingerprint
         limit $6
         "#,

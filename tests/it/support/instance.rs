@@ -12,7 +12,7 @@ use callstate::{
         Edge, Endpoints, Keyring, Lookup, Reports, Service, Streams, auth::api_key_cache::Uses,
         router, routes::webhooks::metrics::DeliveryMetrics, server,
     },
-    ingest::{Ingest, Quarantine, Settings, Writers},
+    ingest::{Ingest, Quarantine, Retention, Settings, Writers, retention::Periods},
     recho::ProviderTimeZone,
     store::quarantine::Bounds,
 };
@@ -59,6 +59,11 @@ impl Instance {
             pool: pool.clone(),
             ingest,
             quarantine: Quarantine::new(pool.clone(), bounds),
+            retention: Arc::new(Retention::new(
+                pool.clone(),
+                Periods::default(),
+                Clock::fixed(DateTime::UNIX_EPOCH),
+            )),
             clock: Clock::fixed(DateTime::UNIX_EPOCH),
             endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
             keyring,
