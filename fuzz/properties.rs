@@ -173,7 +173,7 @@ fn service() -> (Runtime, Router, Writers) {
         max_body: 1024,
         metrics: http::routes::webhooks::metrics::DeliveryMetrics::default(),
     };
-    let settings = http::server::Settings {
+    let settings = http::server::HttpSettings {
         max_connections: 1,
         max_unauthenticated_bytes: 1024,
         read_timeout: Duration::from_mins(1),
@@ -183,8 +183,8 @@ fn service() -> (Runtime, Router, Writers) {
         cors_origins: Vec::new(),
         trusted_proxies: Vec::new(),
     };
-    let (keyring, _) = http::Keyring::start(pool.clone(), false);
-    let lookup = http::Lookup::start(&pool);
+    let (api_keys, _) = http::ApiKeyCache::start(pool.clone(), false);
+    let calls = http::CallReader::start(&pool);
     let (streams, _) = http::Streams::start(&options, 1, std::future::pending());
     let router = http::router(Service {
         quarantine: Quarantine::new(pool.clone(), bounds),
@@ -193,9 +193,9 @@ fn service() -> (Runtime, Router, Writers) {
         ingest,
         clock: Clock::fixed(NOW),
         endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
-        keyring,
-        edge: Arc::new(http::Edge::new(settings)),
-        lookup,
+        api_keys,
+        server: Arc::new(http::HttpServer::new(settings)),
+        calls,
         streams,
         reports: http::Reports::default(),
     });

@@ -62,7 +62,7 @@ impl KeyHash {
     /// The hash of what somebody shows as a key; `None` where it cannot be one,
     /// which need not be looked up.
     #[must_use]
-    pub fn of_shown(shown: &[u8]) -> Option<Self> {
+    pub fn of_presented(shown: &[u8]) -> Option<Self> {
         let digits = shown.strip_prefix(PREFIX.as_bytes())?;
         let is_key = digits.len() == 2 * RANDOM_BYTES
             && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
@@ -95,21 +95,22 @@ mod tests {
         assert_ne!(one.expose(), other.expose());
         assert!(one.expose().starts_with("cs_"));
         assert_eq!(one.expose().len(), 3 + 64);
-        assert_eq!(KeyHash::of_shown(one.expose().as_bytes()), Some(one.hash()));
+        assert_eq!(KeyHash::of_presented(one.expose().as_bytes()), Some(one.hash()));
         assert_ne!(one.hash(), other.hash());
     }
 
     #[test]
     fn the_hash_is_that_of_the_whole_text() {
         // printf cs_0000… | sha256sum
-        let KeyHash(hash) = KeyHash::of_shown(format!("cs_{}", "0".repeat(64)).as_bytes()).unwrap();
+        let KeyHash(hash) =
+            KeyHash::of_presented(format!("cs_{}", "0".repeat(64)).as_bytes()).unwrap();
         assert_eq!(hash[..4], [0xbe, 0x44, 0x6f, 0x81]);
     }
 
     #[test]
     fn what_cannot_be_a_key_has_no_hash() {
         let digits = "0123456789abcdef".repeat(4);
-        assert!(KeyHash::of_shown(format!("cs_{digits}").as_bytes()).is_some());
+        assert!(KeyHash::of_presented(format!("cs_{digits}").as_bytes()).is_some());
         for text in [
             String::new(),
             "cs_".to_owned(),
@@ -120,7 +121,7 @@ mod tests {
             format!("cs_{}", &digits[1..]),
             format!("cs_{}g", &digits[1..]),
         ] {
-            assert_eq!(KeyHash::of_shown(text.as_bytes()), None, "{text}");
+            assert_eq!(KeyHash::of_presented(text.as_bytes()), None, "{text}");
         }
     }
 
@@ -133,7 +134,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_that_is_shown_makes_it_panic(shown: Vec<u8>) {
-            prop_assert_eq!(KeyHash::of_shown(&shown), None);
+            prop_assert_eq!(KeyHash::of_presented(&shown), None);
         }
     }
 }

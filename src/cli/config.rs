@@ -237,7 +237,7 @@ impl Report {
 }
 
 impl Http {
-    fn new(settings: server::Settings) -> Self {
+    fn new(settings: server::HttpSettings) -> Self {
         Self {
             max_connections: settings.max_connections,
             max_unauthenticated_bytes: settings.max_unauthenticated_bytes,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::access::{ApiKey, Grant, KeyHash, KeyName, Projects, Scope, State, key::PREFIX};
+use crate::access::{ApiKey, KeyHash, KeyName, KeyRecord, KeyState, Projects, Scope, key::PREFIX};
 use crate::call::ProjectId;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -116,7 +116,7 @@ struct CreatedDocument<'a> {
 struct KeyDocument<'a> {
     id: Uuid,
     name: &'a str,
-    state: State,
+    state: KeyState,
     scope: Scope,
     /// Null for all.
     projects: Option<Vec<&'a str>>,
@@ -137,17 +137,17 @@ struct RevokedDocument<'a> {
 }
 
 impl<'a> KeyDocument<'a> {
-    fn of(grant: &'a Grant, now: DateTime<Utc>) -> Self {
+    fn of(record: &'a KeyRecord, now: DateTime<Utc>) -> Self {
         Self {
-            id: grant.id,
-            name: grant.name.as_str(),
-            state: grant.state(now),
-            scope: grant.scope,
-            projects: grant.projects.ids(),
-            created_at: grant.created_at,
-            expires_at: grant.expires_at,
-            revoked_at: grant.revoked_at,
-            last_used_at: grant.last_used_at,
+            id: record.id,
+            name: record.name.as_str(),
+            state: record.state(now),
+            scope: record.scope,
+            projects: record.projects.ids(),
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+            revoked_at: record.revoked_at,
+            last_used_at: record.last_used_at,
         }
     }
 }
@@ -186,7 +186,7 @@ async fn create(options: CreateOptions, pool: &PgPool, now: DateTime<Utc>) -> Re
     let CreateOptions { name, projects, scope, expires, format } = options;
     let random = SystemRandom::new();
     let key = ApiKey::generate(&random).map_err(|_| Error::Randomness)?;
-    let grant = Grant {
+    let record = KeyRecord {
         id: id(&random)?,
         name,
         scope,
@@ -200,8 +200,8 @@ async fn create(options: CreateOptions, pool: &PgPool, now: DateTime<Utc>) -> Re
         revoked_at: None,
         last_used_at: None,
     };
-    api_keys::insert(pool, &key.hash(), &grant).await?;
-    if grant.scope == Scope::Admin && grant.projects != Projects::All {
+    api_keys::insert(pool, &key.hash(), &record).await?;
+    if record.scope == Scope::Admin && record.projects != Projects::All {
         eprintln!(
             "callstate: a key with the scope admin that is limited to projects cannot use the quarantine, \
              which is of all projects"
@@ -209,16 +209,16 @@ async fn create(options: CreateOptions, pool: &PgPool, now: DateTime<Utc>) -> Re
     }
     match format {
         Format::Text => {
-            eprintln!("{}", description(&grant));
+            eprintln!("{}", description(&record));
             output::line(key.expose())
         }
         Format::Json => output::json(&CreatedDocument {
-            id: grant.id,
-            name: grant.name.as_str(),
+            id: record.id,
+            name: record.name.as_str(),
             key: key.expose(),
-            scope: grant.scope,
-            projects: grant.projects.ids(),
-            expires_at: grant.expires_at,
+            scope: record.scope,
+            projects: record.projects.ids(),
+            expires_at: record.expires_at,
         }),
     }
 }
@@ -230,42 +230,42 @@ fn id(random: &dyn SecureRandom) -> Result<Uuid, Error> {
 }
 
 /// A new key for people.
-fn description(grant: &Grant) -> String {
-    let Grant { id, name, scope, expires_at, .. } = grant;
+fn description(record: &KeyRecord) -> String {
+    let KeyRecord { id, name, scope, expires_at, .. } = record;
     let expires = expires_at.map_or_else(|| "never".to_owned(), time);
     format!(
         "key {id}, named {name}: scope {scope}, sees {}, expires {expires}; it is shown this once",
-        projects(&grant.projects)
+        projects(&record.projects)
     )
 }
 
 async fn list(options: &ListOptions, pool: &PgPool, now: DateTime<Utc>) -> Result<(), Failure> {
-    let grants = api_keys::all(pool).await?;
+    let records = api_keys::all(pool).await?;
     match options.format {
-        Format::Text if grants.is_empty() => output::line("there are no keys"),
-        Format::Text => table(&grants, now).iter().try_for_each(|line| output::line(line)),
+        Format::Text if records.is_empty() => output::line("there are no keys"),
+        Format::Text => table(&records, now).iter().try_for_each(|line| output::line(line)),
         Format::Json => {
-            let keys = grants.iter().map(|grant| KeyDocument::of(grant, now)).collect();
+            let keys = records.iter().map(|record| KeyDocument::of(record, now)).collect();
             output::json(&ListDocument { keys })
         }
     }
 }
 
 /// Keys for people: a line each under a line of headings, in columns.
-fn table(grants: &[Grant], now: DateTime<Utc>) -> Vec<String> {
+fn table(records: &[KeyRecord], now: DateTime<Utc>) -> Vec<String> {
     const HEADINGS: [&str; 7] =
         ["ID", "NAME", "STATE", "SCOPE", "LAST USED", "EXPIRES", "PROJECTS"];
     let never = |at: Option<DateTime<Utc>>| at.map_or_else(|| "never".to_owned(), time);
     let mut rows = vec![HEADINGS.map(str::to_owned)];
-    rows.extend(grants.iter().map(|grant| {
+    rows.extend(records.iter().map(|record| {
         [
-            grant.id.to_string(),
-            grant.name.to_string(),
-            grant.state(now).to_string(),
-            grant.scope.to_string(),
-            never(grant.last_used_at),
-            never(grant.expires_at),
-            projects(&grant.projects),
+            record.id.to_string(),
+            record.name.to_string(),
+            record.state(now).to_string(),
+            record.scope.to_string(),
+            never(record.last_used_at),
+            never(record.expires_at),
+            projects(&record.projects),
         ]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
@@ -289,35 +289,40 @@ fn time(at: DateTime<Utc>) -> String {
 /// Revokes each key that is named clearly, and then fails if another is not:
 /// who misspells one of two must not be left with both in use.
 async fn revoke(options: &RevokeOptions, pool: &PgPool, now: DateTime<Utc>) -> Result<(), Failure> {
-    let grants = api_keys::all(pool).await?;
+    let records = api_keys::all(pool).await?;
     let mut revoked = Vec::new();
     let mut faults = Vec::new();
     for named in &options.keys {
-        let found = match KeyHash::of_shown(named.as_bytes()) {
+        let found = match KeyHash::of_presented(named.as_bytes()) {
             Some(hash) => api_keys::by_hash(pool, &hash)
                 .await?
                 .ok_or_else(|| "there is no such key".to_owned()),
-            None => find(&grants, named).cloned(),
+            None => find(&records, named).cloned(),
         };
         match found {
-            Ok(mut grant) => {
+            Ok(mut record) => {
                 if options.format == Format::Text {
-                    output::line(&match grant.revoked_at {
-                        None => format!("revoked {}, key {}", grant.name, grant.id),
+                    output::line(&match record.revoked_at {
+                        None => format!("revoked {}, key {}", record.name, record.id),
                         Some(at) => {
-                            format!("{}, key {}, was revoked at {}", grant.name, grant.id, time(at))
+                            format!(
+                                "{}, key {}, was revoked at {}",
+                                record.name,
+                                record.id,
+                                time(at)
+                            )
                         }
                     })?;
                 }
-                api_keys::revoke(pool, grant.id, now).await?;
-                grant.revoked_at.get_or_insert(now);
-                revoked.push(grant);
+                api_keys::revoke(pool, record.id, now).await?;
+                record.revoked_at.get_or_insert(now);
+                revoked.push(record);
             }
             Err(fault) => faults.push(fault),
         }
     }
     if options.format == Format::Json {
-        let revoked = revoked.iter().map(|grant| KeyDocument::of(grant, now)).collect();
+        let revoked = revoked.iter().map(|record| KeyDocument::of(record, now)).collect();
         output::json(&RevokedDocument { revoked })?;
     }
     if faults.is_empty() { Ok(()) } else { Err(Error::NotRevoked(faults.join("; ")).into()) }
@@ -325,13 +330,13 @@ async fn revoke(options: &RevokeOptions, pool: &PgPool, now: DateTime<Utc>) -> R
 
 /// The key of that id or name. Of several by one name it is the one that is not
 /// revoked yet.
-fn find<'a>(grants: &'a [Grant], named: &str) -> Result<&'a Grant, String> {
+fn find<'a>(records: &'a [KeyRecord], named: &str) -> Result<&'a KeyRecord, String> {
     if let Ok(id) = Uuid::parse_str(named) {
-        let found = grants.iter().find(|grant| grant.id == id);
+        let found = records.iter().find(|record| record.id == id);
         return found.ok_or_else(|| format!("there is no key {id}"));
     }
-    let by_name = || grants.iter().filter(|grant| grant.name.as_str() == named);
-    let good: Vec<_> = by_name().filter(|grant| grant.revoked_at.is_none()).collect();
+    let by_name = || records.iter().filter(|record| record.name.as_str() == named);
+    let good: Vec<_> = by_name().filter(|record| record.revoked_at.is_none()).collect();
     match *good {
         [one] => Ok(one),
         [] => by_name().next_back().ok_or_else(|| {
@@ -343,7 +348,7 @@ fn find<'a>(grants: &'a [Grant], named: &str) -> Result<&'a Grant, String> {
             }
         }),
         [..] => {
-            let ids: Vec<_> = good.iter().map(|grant| grant.id.to_string()).collect();
+            let ids: Vec<_> = good.iter().map(|record| record.id.to_string()).collect();
             Err(format!("{} keys are named {named:?}, say which: {}", ids.len(), ids.join(", ")))
         }
     }
@@ -355,8 +360,8 @@ mod tests {
 
     const NOON: DateTime<Utc> = DateTime::from_timestamp(1_779_624_000, 0).unwrap();
 
-    fn grant(id: u128, name: &str, revoked_at: Option<DateTime<Utc>>) -> Grant {
-        Grant {
+    fn record(id: u128, name: &str, revoked_at: Option<DateTime<Utc>>) -> KeyRecord {
+        KeyRecord {
             id: Uuid::from_u128(id),
             name: KeyName::new(name).unwrap(),
             scope: Scope::Read,
@@ -370,15 +375,15 @@ mod tests {
 
     #[test]
     fn a_key_is_named_by_its_id_or_by_a_name_that_one_good_key_has() {
-        let grants = [
-            grant(1, "grafana", Some(NOON)),
-            grant(2, "grafana", None),
-            grant(3, "twin", None),
-            grant(4, "twin", None),
-            grant(5, "gone", Some(NOON)),
-            grant(6, "gone", Some(NOON)),
+        let records = [
+            record(1, "grafana", Some(NOON)),
+            record(2, "grafana", None),
+            record(3, "twin", None),
+            record(4, "twin", None),
+            record(5, "gone", Some(NOON)),
+            record(6, "gone", Some(NOON)),
         ];
-        let id_of = |named: &str| find(&grants, named).map(|grant| grant.id.as_u128());
+        let id_of = |named: &str| find(&records, named).map(|record| record.id.as_u128());
         assert_eq!(id_of("grafana"), Ok(2));
         assert_eq!(id_of("00000000-0000-0000-0000-000000000001"), Ok(1));
         assert_eq!(id_of("00000000-0000-0000-0000-00000000000A").unwrap_err(), {
@@ -409,15 +414,15 @@ mod tests {
 
     #[test]
     fn the_table_has_a_line_for_each_key() {
-        let limited = Grant {
+        let limited = KeyRecord {
             projects: Projects::Only([ProjectId::new("p").unwrap()].into()),
             expires_at: Some(NOON),
             last_used_at: Some(NOON),
             scope: Scope::Admin,
-            ..grant(2, "é", None)
+            ..record(2, "é", None)
         };
         assert_eq!(
-            table(&[grant(1, "grafana", Some(NOON)), limited], NOON).join("\n"),
+            table(&[record(1, "grafana", Some(NOON)), limited], NOON).join("\n"),
             "\
 ID                                    NAME     STATE    SCOPE  LAST USED             EXPIRES               PROJECTS
 00000000-0000-0000-0000-000000000001  grafana  revoked  read   never                 never                 all projects

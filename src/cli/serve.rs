@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
-use crate::http::{self, Edge, Keyring, Lookup, Reports, Service, Streams, server};
+use crate::http::{self, ApiKeyCache, CallReader, HttpServer, Reports, Service, Streams, server};
 use crate::ingest::{self, Ingest, Quarantine, Retention, retention::Periods};
 use crate::log_limit;
 use crate::managed_postgres::Claim;
@@ -127,14 +127,14 @@ async fn answer(
         &database.pool().connect_options(),
     );
     let outage = ingest.outage();
-    let (keyring, uses) = Keyring::start(database.pool().clone(), config.api.require_key);
+    let (api_keys, uses) = ApiKeyCache::start(database.pool().clone(), config.api.require_key);
     let clock = Clock::system();
     let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
     let trimmer = quarantine.trimmer(clock.clone());
     let config::Retention { payloads, calls } = config.retention;
     let periods = Periods { payloads, calls };
     let retention = Arc::new(Retention::new(database.pool().clone(), periods, clock.clone()));
-    let edge = Arc::new(Edge::new(config.http.clone()));
+    let http_server = Arc::new(HttpServer::new(config.http.clone()));
     let (streams, dispatching) = Streams::start(
         &database.pool().connect_options(),
         config.api.max_listeners,
@@ -147,13 +147,13 @@ async fn answer(
         retention: Arc::clone(&retention),
         clock,
         endpoints: reload.endpoints(),
-        keyring,
-        edge: Arc::clone(&edge),
-        lookup: Lookup::start(database.pool()),
+        api_keys,
+        server: Arc::clone(&http_server),
+        calls: CallReader::start(database.pool()),
         streams,
         reports: Reports::default(),
     });
-    let serving = server::serve(listener, router, edge, stop.requested());
+    let serving = server::serve(listener, router, http_server, stop.requested());
     announce(database, address);
 
     let overdue = async {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::http::server::Settings;
+use crate::http::server::HttpSettings;
 
 use super::layers::{Given, Reader};
 use super::mistake::Mistake;
@@ -34,13 +34,13 @@ pub(super) fn read(
     reader: &mut Reader<'_>,
     is_loopback: bool,
     max_delivery_bytes: usize,
-) -> Settings {
+) -> HttpSettings {
     let unauthenticated_bytes = max_delivery_bytes..=LARGEST_UNAUTHENTICATED_BYTES;
     let hosts = reader.read(&key::HTTP_HOSTS, |given| given.each(host));
     let mut timeout = |key, default| {
         reader.read(key, |given| value::duration(given, TIMEOUTS)).unwrap_or(default)
     };
-    Settings {
+    HttpSettings {
         read_timeout: timeout(&key::HTTP_READ_TIMEOUT, DEFAULT_READ_TIMEOUT),
         idle_timeout: timeout(&key::HTTP_IDLE_TIMEOUT, DEFAULT_IDLE_TIMEOUT),
         answer_timeout: timeout(&key::HTTP_ANSWER_TIMEOUT, DEFAULT_ANSWER_TIMEOUT),

@@ -73,7 +73,7 @@ pub struct Config {
     /// Who may ask.
     pub api: Api,
     /// How the service meets its clients.
-    pub http: server::Settings,
+    pub http: server::HttpSettings,
     /// Whether the operator accepts that anyone who reaches the address may deliver and ask.
     pub insecure: bool,
     /// What is logged, and how.

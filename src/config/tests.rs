@@ -216,7 +216,7 @@ fn every_key_of_the_file_is_read() {
         Bounds { max_entries: 5, max_bytes: 64 << 20, max_age: Duration::from_hours(36) };
     assert_eq!(config.quarantine, quarantine);
     assert!(config.api.require_key);
-    let http = server::Settings {
+    let http = server::HttpSettings {
         max_connections: 9,
         max_unauthenticated_bytes: 9_999_999,
         read_timeout: Duration::from_secs(5),

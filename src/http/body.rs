@@ -23,7 +23,7 @@ const FIRST_RESERVATION: usize = 16 * 1024;
 
 /// Why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unread {
+pub(crate) enum BodyError {
     /// It is larger than the limit.
     TooLarge,
     /// It ended before its end, or was not framed as a body is.
@@ -86,10 +86,10 @@ pub(crate) struct Reservation {
 
 impl Reservation {
     /// Reserves `bytes` in all.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Unread> {
+    fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
         let more = bytes.saturating_sub(self.bytes);
         if !self.budget.reserve(more) {
-            return Err(Unread::OverBudget);
+            return Err(BodyError::OverBudget);
         }
         self.bytes += more;
         Ok(())
@@ -120,15 +120,15 @@ pub(crate) async fn read(
     limit: usize,
     patience: Duration,
     reservation: Option<&mut Reservation>,
-) -> Result<Bytes, Unread> {
-    timeout(patience, gather(body, limit, reservation)).await.unwrap_or(Err(Unread::TooSlow))
+) -> Result<Bytes, BodyError> {
+    timeout(patience, gather(body, limit, reservation)).await.unwrap_or(Err(BodyError::TooSlow))
 }
 
 async fn gather(
     mut body: Body,
     limit: usize,
     mut reservation: Option<&mut Reservation>,
-) -> Result<Bytes, Unread> {
+) -> Result<Bytes, BodyError> {
     let mut reserve = |bytes| match &mut reservation {
         Some(reservation) => reservation.grow_to(bytes),
         None => Ok(()),
@@ -138,12 +138,12 @@ async fn gather(
     reserve(largest.min(FIRST_RESERVATION))?;
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(part) = frame.map_err(|_| Unread::Broken)?.into_data() else {
+        let Ok(part) = frame.map_err(|_| BodyError::Broken)?.into_data() else {
             continue; // Nothing in a trailer is used.
         };
         let length = whole.len() + part.len();
         if length > limit {
-            return Err(Unread::TooLarge);
+            return Err(BodyError::TooLarge);
         }
         if whole.is_empty() && body.is_end_stream() {
             // Most come in one piece, which need not be copied.
@@ -195,7 +195,7 @@ mod tests {
         budget: &Arc<BodyBudget>,
         limit: usize,
         body: impl HttpBody<Data = Bytes, Error = Infallible> + Send + 'static,
-    ) -> (Result<usize, Unread>, Reservation) {
+    ) -> (Result<usize, BodyError>, Reservation) {
         let mut reservation = budget.reservation();
         let read = read(Body::new(body), limit, Duration::MAX, Some(&mut reservation)).await;
         (read.map(|bytes| bytes.len()), reservation)
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(read, Ok(30_000));
         assert!((30_000..70_000).contains(&reserved()), "{}", reserved());
         let (read, second) = read_within(&budget, 80_000, Pieces(8)).await;
-        assert_eq!(read, Err(Unread::OverBudget));
+        assert_eq!(read, Err(BodyError::OverBudget));
         drop(second);
         let (read, third) = read_within(&budget, 80_000, Full::from(vec![b'x'; 20_000])).await;
         assert_eq!(read, Ok(20_000));
@@ -222,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn the_limit_holds_whatever_the_budget_is() {
         let budget = Arc::new(BodyBudget::new(usize::MAX));
-        assert_eq!(read_within(&budget, 79_999, Pieces(8)).await.0, Err(Unread::TooLarge));
+        assert_eq!(read_within(&budget, 79_999, Pieces(8)).await.0, Err(BodyError::TooLarge));
         let unbounded = read(Body::new(Pieces(9)), 90_000, Duration::MAX, None).await;
         assert_eq!(unbounded.map(|bytes| bytes.len()), Ok(90_000));
         assert!(announces_more_than(9, &Body::from("ten bytes.")));

@@ -1,4 +1,4 @@
-//! Answers with a tag, so that who has one already need not be sent it again
+//! Responses with a tag, so that who has one already need not be sent it again
 //! ([RFC 9110, 13.1.2]).
 //!
 //! The tag is a hash of the answer itself, so it is strong, and the same in every

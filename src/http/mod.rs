@@ -46,16 +46,16 @@ use crate::{
     clock::Clock,
     ingest::{Ingest, Quarantine, Retention},
 };
-pub use auth::api_key_cache::Keyring;
+pub use auth::api_key_cache::ApiKeyCache;
 pub use problem::Problem;
 pub use routes::{
-    calls::lookup::Lookup, reports::Reports, streams::Streams, webhooks::endpoints::Endpoints,
+    calls::reader::CallReader, reports::Reports, streams::Streams, webhooks::endpoints::Endpoints,
 };
 use routes::{
     calls::{history, list},
     health, metrics, quarantine, reports, state_machine, webhooks,
 };
-pub use server::Edge;
+pub use server::HttpServer;
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -73,11 +73,11 @@ pub struct Service {
     /// The endpoints that take deliveries, as they are now.
     pub endpoints: watch::Receiver<Arc<Endpoints>>,
     /// The API keys.
-    pub keyring: Keyring,
+    pub api_keys: ApiKeyCache,
     /// What holds for every request.
-    pub edge: Arc<Edge>,
+    pub server: Arc<HttpServer>,
     /// Where to ask for calls.
-    pub lookup: Lookup,
+    pub calls: CallReader,
     /// Where to listen and to wait.
     pub streams: Streams,
     /// What reports share.
@@ -153,20 +153,20 @@ pub fn router(service: Service) -> Router {
         .route("/quarantine/{id}/replay", post(quarantine::replay))
         .method_not_allowed_fallback(no_such_method)
         .route_layer(middleware::from_fn_with_state(service.clone(), auth::guard));
-    let edge = Arc::clone(&service.edge);
+    let server = Arc::clone(&service.server);
     // Which routes there are is no secret.
     let all = open.merge(guarded).fallback(no_such_route).with_state(service);
-    at_edge(all, edge)
+    with_server(all, server)
 }
 
 /// Routes, with what holds for every request around them.
-fn at_edge(routes: Router, edge: Arc<Edge>) -> Router {
+fn with_server(routes: Router, server: Arc<HttpServer>) -> Router {
     let caught = routes.layer(CatchPanicLayer::custom(panicked));
-    let shared = match edge.cors() {
+    let shared = match server.cors() {
         Some(cors) => caught.layer(cors),
         None => caught,
     };
-    shared.layer(middleware::from_fn_with_state(edge, server::pass))
+    shared.layer(middleware::from_fn_with_state(server, server::handle))
 }
 
 async fn no_such_route(request: Request) -> Problem {
@@ -199,8 +199,8 @@ mod tests {
 
     use super::*;
 
-    fn edge(answer_timeout: Duration) -> Arc<Edge> {
-        Arc::new(Edge::new(server::Settings {
+    fn server(answer_timeout: Duration) -> Arc<HttpServer> {
+        Arc::new(HttpServer::new(server::HttpSettings {
             max_connections: 1,
             max_unauthenticated_bytes: 1024,
             read_timeout: Duration::ZERO,
@@ -217,7 +217,7 @@ mod tests {
             .header(header::HOST, "localhost")
             .body(Body::empty())
             .unwrap();
-        at_edge(routes, edge(answer_timeout)).oneshot(request).await.unwrap()
+        with_server(routes, server(answer_timeout)).oneshot(request).await.unwrap()
     }
 
     #[tokio::test]

@@ -23,9 +23,9 @@ pub(crate) const FIRST_YEAR: i32 = -4712;
 
 /// The parameters of what comes in pages: at most `MOST` on one, and `UNSAID`
 /// where it is not said.
-pub(crate) struct Paging<const MOST: u16, const UNSAID: u16>;
+pub(crate) struct PageParameters<const MOST: u16, const UNSAID: u16>;
 
-impl<const MOST: u16, const UNSAID: u16> IntoParams for Paging<MOST, UNSAID> {
+impl<const MOST: u16, const UNSAID: u16> IntoParams for PageParameters<MOST, UNSAID> {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let limit = ObjectBuilder::new()
             .schema_type(Type::Integer)

@@ -180,7 +180,7 @@ impl IntoParams for CallIdInPath {
     }
 }
 
-/// The parameter `project_id` of a question for one call.
+/// The parameter `project_id` of a request for one call.
 pub(crate) struct InProject;
 
 impl IntoParams for InProject {

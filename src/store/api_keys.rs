@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::{
-    access::{Grant, KeyHash, KeyName, Projects, grant::USE_PRECISION},
+    access::{KeyHash, KeyName, KeyRecord, Projects, key_record::USE_PRECISION},
     call::{ProjectId, UnknownName},
 };
 
@@ -26,7 +26,7 @@ struct KeyRow {
     last_used_at: Option<DateTime<Utc>>,
 }
 
-impl TryFrom<KeyRow> for Grant {
+impl TryFrom<KeyRow> for KeyRecord {
     type Error = Error;
 
     fn try_from(row: KeyRow) -> Result<Self, Error> {
@@ -56,7 +56,7 @@ impl TryFrom<KeyRow> for Grant {
 pub async fn insert(
     executor: impl PgExecutor<'_>,
     hash: &KeyHash,
-    grant: &Grant,
+    record: &KeyRecord,
 ) -> Result<(), Error> {
     sqlx::query!(
         r#"
@@ -65,15 +65,15 @@ pub async fn insert(
         )
         values ($1, $2, $3, $4::text::api_key_scope, $5, $6, $7, $8, $9)
         "#,
-        grant.id,
-        grant.name.as_str(),
+        record.id,
+        record.name.as_str(),
         &hash.0[..],
-        grant.scope.as_str(),
-        grant.projects.ids() as Option<Vec<&str>>,
-        grant.created_at,
-        grant.expires_at,
-        grant.revoked_at,
-        grant.last_used_at,
+        record.scope.as_str(),
+        record.projects.ids() as Option<Vec<&str>>,
+        record.created_at,
+        record.expires_at,
+        record.revoked_at,
+        record.last_used_at,
     )
     .execute(executor)
     .await?;
@@ -84,7 +84,7 @@ pub async fn insert(
 pub async fn by_hash(
     executor: impl PgExecutor<'_>,
     hash: &KeyHash,
-) -> Result<Option<Grant>, Error> {
+) -> Result<Option<KeyRecord>, Error> {
     sqlx::query_as!(
         KeyRow,
         r#"
@@ -97,12 +97,12 @@ pub async fn by_hash(
     )
     .fetch_optional(executor)
     .await?
-    .map(Grant::try_from)
+    .map(KeyRecord::try_from)
     .transpose()
 }
 
 /// All keys, revoked ones included, in the order in which they were made.
-pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<Grant>, Error> {
+pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<KeyRecord>, Error> {
     sqlx::query_as!(
         KeyRow,
         r#"
@@ -115,7 +115,7 @@ pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<Grant>, Error> {
     .fetch_all(executor)
     .await?
     .into_iter()
-    .map(Grant::try_from)
+    .map(KeyRecord::try_from)
     .collect()
 }
 

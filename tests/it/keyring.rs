@@ -5,7 +5,7 @@ use axum::{
     http::{Request, StatusCode, header},
 };
 use callstate::{
-    access::{ApiKey, Grant, KeyName, Projects, Scope},
+    access::{ApiKey, KeyName, KeyRecord, Projects, Scope},
     store::api_keys,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -48,7 +48,7 @@ async fn takes_at(instance: &Instance, now: DateTime<Utc>, key: &str) -> bool {
 
 /// A key that expires an hour past noon.
 async fn insert(pool: &PgPool, key: &ApiKey) -> Uuid {
-    let grant = Grant {
+    let record = KeyRecord {
         id: Uuid::from_u128(1),
         name: KeyName::new("grafana").expect("it is a name"),
         scope: Scope::Read,
@@ -58,8 +58,8 @@ async fn insert(pool: &PgPool, key: &ApiKey) -> Uuid {
         revoked_at: None,
         last_used_at: None,
     };
-    api_keys::insert(pool, &key.hash(), &grant).await.expect("it is new");
-    grant.id
+    api_keys::insert(pool, &key.hash(), &record).await.expect("it is new");
+    record.id
 }
 
 fn new_key() -> ApiKey {

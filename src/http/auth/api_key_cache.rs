@@ -3,9 +3,9 @@
 //! A key is looked up by its hash and the result remembered for [`FRESH`]; so
 //! a request seldom waits for the database, and a key that is revoked, wherever
 //! that was done, is refused by every instance [`FRESH`] later at the latest.
-//! When a key was last used is written beside the requests, by [`Uses`].
+//! When a key was last used is written beside the requests, by [`LastUsedWriter`].
 //!
-//! What always holds: a result is as old as the moment before its look-up; what
+//! What always holds: a result is as old as the moment before its snapshot-up; what
 //! is remembered is bounded, and guesses push out guesses only.
 
 use std::{
@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use uuid::Uuid;
 
 use crate::{
-    access::{Grant, KeyHash, State},
+    access::{KeyHash, KeyRecord, KeyState},
     log_limit,
     store::{self, api_keys},
 };
@@ -36,7 +36,7 @@ const WAITING_USES: usize = 256;
 
 /// Which keys are good.
 #[derive(Debug, Clone)]
-pub struct Keyring(Arc<Inner>);
+pub struct ApiKeyCache(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -46,15 +46,15 @@ struct Inner {
     uses: mpsc::Sender<Use>,
 }
 
-impl Keyring {
+impl ApiKeyCache {
     /// Takes keys from the database from here on; and whether a request needs
     /// one.
     #[must_use]
-    pub fn start(pool: PgPool, is_required: bool) -> (Self, Uses) {
+    pub fn start(pool: PgPool, is_required: bool) -> (Self, LastUsedWriter) {
         let (uses, noted) = mpsc::channel(WAITING_USES);
         let writing = tokio::spawn(write(pool.clone(), noted));
         let remembered = Mutex::default();
-        (Self(Arc::new(Inner { pool, is_required, remembered, uses })), Uses(writing))
+        (Self(Arc::new(Inner { pool, is_required, remembered, uses })), LastUsedWriter(writing))
     }
 
     /// Whether a request needs a key.
@@ -76,15 +76,15 @@ impl Keyring {
             return Ok(found);
         }
         let found = match api_keys::by_hash(&self.0.pool, &hash).await? {
-            Some(grant) => Found::Key(Arc::new(grant)),
+            Some(record) => Found::Key(Arc::new(record)),
             None => Found::Nothing,
         };
-        if let Found::Key(grant) = &found
-            && grant.state(now) == State::Active
-            && grant.is_use_news(now)
+        if let Found::Key(record) = &found
+            && record.state(now) == KeyState::Active
+            && record.is_use_news(now)
         {
             // No room, or the service stops: it is told again or no more.
-            let _ = self.0.uses.try_send(Use { id: grant.id, at: now });
+            let _ = self.0.uses.try_send(Use { id: record.id, at: now });
         }
         self.remembered(|remembered| remembered.put(hash, found.clone(), now));
         Ok(found)
@@ -105,10 +105,10 @@ struct Use {
 
 /// Writes down when keys were used.
 #[derive(Debug)]
-pub struct Uses(JoinHandle<()>);
+pub struct LastUsedWriter(JoinHandle<()>);
 
-impl Uses {
-    /// Waits until all is written. Every [`Keyring`] must be gone, else this
+impl LastUsedWriter {
+    /// Waits until all is written. Every [`ApiKeyCache`] must be gone, else this
     /// waits for more.
     pub async fn finish(self) {
         if let Err(panicked) = self.0.await {
@@ -127,11 +127,11 @@ async fn write(pool: PgPool, mut uses: mpsc::Receiver<Use>) {
     }
 }
 
-/// What a look-up found.
+/// What a snapshot-up found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A key, and what it is good for.
-    Key(Arc<Grant>),
+    Key(Arc<KeyRecord>),
     /// No key has that hash: it was guessed.
     Nothing,
 }
@@ -139,7 +139,7 @@ pub(crate) enum Found {
 /// What was looked up of late.
 #[derive(Debug, Default)]
 struct Remembered {
-    keys: HashMap<KeyHash, Dated<Arc<Grant>>>,
+    keys: HashMap<KeyHash, Dated<Arc<KeyRecord>>>,
     guesses: HashMap<KeyHash, Dated<()>>,
 }
 
@@ -168,7 +168,7 @@ impl Remembered {
 
     fn put(&mut self, hash: KeyHash, found: Found, at: DateTime<Utc>) {
         match found {
-            Found::Key(grant) => put(&mut self.keys, hash, Dated { at, what: grant }),
+            Found::Key(record) => put(&mut self.keys, hash, Dated { at, what: record }),
             Found::Nothing => put(&mut self.guesses, hash, Dated { at, what: () }),
         }
     }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn key() -> Found {
-        Found::Key(Arc::new(Grant {
+        Found::Key(Arc::new(KeyRecord {
             id: Uuid::nil(),
             name: KeyName::new("grafana").unwrap(),
             scope: Scope::Read,

@@ -1,8 +1,8 @@
 //! Who asks, and what they may do and see.
 //!
 //! [`guard`] stands before every route that is not open and lets a request in
-//! or refuses it; a handler takes the [`Caller`] from there and asks the store
-//! for nothing but what it [may see](Caller::projects). [`Admin`] is a caller
+//! or refuses it; a handler takes the [`ApiClient`] from there and asks the store
+//! for nothing but what it [may see](ApiClient::projects). [`Admin`] is a caller
 //! that may do more.
 //!
 //! Who needs no key must ask us by our own name, and not from somebody else's
@@ -17,7 +17,7 @@ pub mod api_key_cache;
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequestParts, Request, State as Extract},
+    extract::{FromRequestParts, Request, State},
     http::{HeaderMap, HeaderValue, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -26,12 +26,12 @@ use chrono::{DateTime, Utc};
 use utoipa::IntoResponses;
 
 use crate::{
-    access::{Grant, KeyHash, Projects, Scope, State},
+    access::{KeyHash, KeyRecord, KeyState, Projects, Scope},
     call::ProjectId,
     http::{
-        Keyring, Problem, Shared,
+        ApiKeyCache, Problem, Shared,
         auth::api_key_cache::Found,
-        openapi::answers::{Answers, problems},
+        openapi::answers::{Responses, problems},
     },
     recho::auth::{Header, bearer},
 };
@@ -50,33 +50,32 @@ const INSUFFICIENT: HeaderValue = HeaderValue::from_static(
     "Bearer realm=\"callstate\", error=\"insufficient_scope\", scope=\"admin\"",
 );
 
-/// Who asks.
+/// The client of a request to the API, as far as it is authenticated.
 #[derive(Debug, Clone)]
-pub enum Caller {
-    /// Somebody without a key, where none is asked for: may do and see
-    /// everything.
-    Anyone,
-    /// The bearer of this key.
-    Bearer(Arc<Grant>),
+pub enum ApiClient {
+    /// No key was presented and none is required: has access to everything.
+    Anonymous,
+    /// The holder of this key.
+    Key(Arc<KeyRecord>),
 }
 
-impl Caller {
+impl ApiClient {
     /// What it may do.
     #[must_use]
     pub fn scope(&self) -> Scope {
         match self {
-            Self::Anyone => Scope::Admin,
-            Self::Bearer(grant) => grant.scope,
+            Self::Anonymous => Scope::Admin,
+            Self::Key(record) => record.scope,
         }
     }
 
-    /// The projects that its question is about: those that it may see, of which
+    /// The projects that its request is about: those that it may see, of which
     /// only the one that it asks about, if it asks about one.
     #[must_use]
     pub fn projects(&self, asked: Option<&ProjectId>) -> Projects {
         match self {
-            Self::Anyone => Projects::All.among(asked),
-            Self::Bearer(grant) => grant.projects.among(asked),
+            Self::Anonymous => Projects::All.among(asked),
+            Self::Key(record) => record.projects.among(asked),
         }
     }
 }
@@ -84,19 +83,23 @@ impl Caller {
 /// What a request showed as a key, to be looked at again while its answer goes
 /// on.
 #[derive(Debug)]
-pub(crate) struct Pass(Option<KeyHash>);
+pub(crate) struct PresentedKey(Option<KeyHash>);
 
-impl Pass {
+impl PresentedKey {
     /// Refuses a key that is no longer good.
-    pub(crate) async fn check(&self, keyring: &Keyring, now: DateTime<Utc>) -> Result<(), Problem> {
+    pub(crate) async fn check(
+        &self,
+        api_keys: &ApiKeyCache,
+        now: DateTime<Utc>,
+    ) -> Result<(), Problem> {
         match self.0 {
-            Some(hash) => good_key(keyring, hash, now).await.map(drop),
+            Some(hash) => good_key(api_keys, hash, now).await.map(drop),
             None => Ok(()),
         }
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Pass {
+impl<S: Sync> FromRequestParts<S> for PresentedKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -108,7 +111,7 @@ impl<S: Sync> FromRequestParts<S> for Pass {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Caller {
+impl<S: Sync> FromRequestParts<S> for ApiClient {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -121,7 +124,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 /// A caller that may administer what is not of one project, such as the
 /// quarantine: its key has the scope `admin` and is not limited to projects.
 #[derive(Debug, Clone)]
-pub struct Admin(pub Caller);
+pub struct Admin(pub ApiClient);
 
 impl Admin {
     /// Why a caller is none.
@@ -129,21 +132,21 @@ impl Admin {
         [needs_admin(), needs_all_projects()]
     }
 
-    fn of(caller: Caller) -> Result<Self, Problem> {
+    fn of(caller: ApiClient) -> Result<Self, Problem> {
         if caller.scope() < Scope::Admin {
             return Err(needs_admin());
         }
-        Everyones::of(caller).map(|Everyones(caller)| Self(caller))
+        UnrestrictedClient::of(caller).map(|UnrestrictedClient(caller)| Self(caller))
     }
 }
 
 /// A caller that may see what is of all projects together, such as how much
 /// there is of what: its key is not limited to projects.
 #[derive(Debug, Clone)]
-pub struct Everyones(pub Caller);
+pub struct UnrestrictedClient(pub ApiClient);
 
-impl Everyones {
-    fn of(caller: Caller) -> Result<Self, Problem> {
+impl UnrestrictedClient {
+    fn of(caller: ApiClient) -> Result<Self, Problem> {
         match caller.projects(None) {
             Projects::All => Ok(Self(caller)),
             Projects::Only(_) => Err(needs_all_projects()),
@@ -161,22 +164,22 @@ fn needs_all_projects() -> Problem {
 }
 
 impl IntoResponses for Admin {
-    fn responses() -> Answers {
+    fn responses() -> Responses {
         problems(Self::refusals())
     }
 }
 
-impl IntoResponses for Everyones {
-    fn responses() -> Answers {
+impl IntoResponses for UnrestrictedClient {
+    fn responses() -> Responses {
         problems([needs_all_projects()])
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Everyones {
+impl<S: Sync> FromRequestParts<S> for UnrestrictedClient {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        Self::of(Caller::from_request_parts(parts, state).await?)
+        Self::of(ApiClient::from_request_parts(parts, state).await?)
     }
 }
 
@@ -184,22 +187,22 @@ impl<S: Sync> FromRequestParts<S> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        Self::of(Caller::from_request_parts(parts, state).await?)
+        Self::of(ApiClient::from_request_parts(parts, state).await?)
     }
 }
 
-/// Lets a request in with its [`Caller`], or refuses it.
+/// Lets a request in with its [`ApiClient`], or refuses it.
 pub(crate) async fn guard(
-    Extract(service): Extract<Shared>,
+    State(service): State<Shared>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let admitted = admit(&service.keyring, request.headers(), service.clock.now()).await;
+    let admitted = admit(&service.api_keys, request.headers(), service.clock.now()).await;
     let admitted = admitted.and_then(|caller| {
-        if let Caller::Anyone = caller {
+        if let ApiClient::Anonymous = caller {
             // Being here is all that it shows, and a browser is here for whoever wrote its page.
-            service.edge.check_host(request.uri(), request.headers())?;
-            service.edge.check_origin(request.method(), request.headers())?;
+            service.server.check_host(request.uri(), request.headers())?;
+            service.server.check_origin(request.method(), request.headers())?;
         }
         Ok(caller)
     });
@@ -214,33 +217,33 @@ pub(crate) async fn guard(
 
 /// Tells who asks.
 async fn admit(
-    keyring: &Keyring,
+    api_keys: &ApiKeyCache,
     headers: &HeaderMap,
     now: DateTime<Utc>,
-) -> Result<Caller, Problem> {
+) -> Result<ApiClient, Problem> {
     let hash = match shown(headers) {
-        Shown::Nothing if keyring.is_required() => return Err(refused(CHALLENGE, "no key")),
-        Shown::Nothing => return Ok(Caller::Anyone),
+        Shown::Nothing if api_keys.is_required() => return Err(refused(CHALLENGE, "no key")),
+        Shown::Nothing => return Ok(ApiClient::Anonymous),
         Shown::Repeated => return Err(refused(CHALLENGE, "several Authorization headers")),
         Shown::NoKey => return Err(refused(INVALID, "no key has that form")),
         Shown::Key(hash) => hash,
     };
-    good_key(keyring, hash, now).await.map(Caller::Bearer)
+    good_key(api_keys, hash, now).await.map(ApiClient::Key)
 }
 
 /// What the key of that hash stands for, if it is good.
 async fn good_key(
-    keyring: &Keyring,
+    api_keys: &ApiKeyCache,
     hash: KeyHash,
     now: DateTime<Utc>,
-) -> Result<Arc<Grant>, Problem> {
-    let Found::Key(grant) = keyring.find(hash, now).await? else {
+) -> Result<Arc<KeyRecord>, Problem> {
+    let Found::Key(record) = api_keys.find(hash, now).await? else {
         return Err(refused(INVALID, "the key is unknown"));
     };
-    match grant.state(now) {
-        State::Active => Ok(grant),
-        state @ (State::Expired | State::Revoked) => {
-            Err(refused(INVALID, &format!("key {} is {state}", grant.id)))
+    match record.state(now) {
+        KeyState::Active => Ok(record),
+        state @ (KeyState::Expired | KeyState::Revoked) => {
+            Err(refused(INVALID, &format!("key {} is {state}", record.id)))
         }
     }
 }
@@ -272,7 +275,7 @@ fn shown(headers: &HeaderMap) -> Shown {
         Header::Missing => Shown::Nothing,
         Header::Repeated => Shown::Repeated,
         Header::Once(value) => match bearer::bearer_token(value) {
-            Some(token) => KeyHash::of_shown(token).map_or(Shown::NoKey, Shown::Key),
+            Some(token) => KeyHash::of_presented(token).map_or(Shown::NoKey, Shown::Key),
             // As of a script whose variable is not set.
             None if value.trim_ascii().eq_ignore_ascii_case(b"Bearer") => Shown::NoKey,
             None => Shown::Nothing,
@@ -298,7 +301,7 @@ mod tests {
     #[test]
     fn a_key_stands_behind_bearer_in_any_case() {
         let key = format!("cs_{}", "0".repeat(64));
-        let hash = KeyHash::of_shown(key.as_bytes()).unwrap();
+        let hash = KeyHash::of_presented(key.as_bytes()).unwrap();
         for scheme in ["Bearer", "bearer", "BEARER", "bEaReR", "Bearer  "] {
             assert_eq!(shown_in(&[&format!("{scheme} {key}")]), Shown::Key(hash), "{scheme}");
         }
@@ -322,8 +325,8 @@ mod tests {
         assert_eq!(shown_in(&["Basic b2xk", &bearer]), Shown::Repeated);
     }
 
-    fn bearer(scope: Scope, projects: Projects) -> Caller {
-        Caller::Bearer(Arc::new(Grant {
+    fn bearer(scope: Scope, projects: Projects) -> ApiClient {
+        ApiClient::Key(Arc::new(KeyRecord {
             id: Uuid::nil(),
             name: KeyName::new("grafana").unwrap(),
             scope,
@@ -352,7 +355,7 @@ mod tests {
 
     #[test]
     fn where_no_key_is_asked_for_anyone_may_administer() {
-        assert!(Admin::of(Caller::Anyone).is_ok());
-        assert_eq!(Caller::Anyone.projects(None), Projects::All);
+        assert!(Admin::of(ApiClient::Anonymous).is_ok());
+        assert_eq!(ApiClient::Anonymous.projects(None), Projects::All);
     }
 }

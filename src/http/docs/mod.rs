@@ -173,7 +173,7 @@ fn article(document: &Value, operation: Operation<'_>) -> Markup {
             }
             h4 { "Ask" }
             pre { code { (curl(document, operation)) } }
-            h4 { "Answers" }
+            h4 { "Responses" }
             @for (status, answer) in described["responses"].as_object().into_iter().flatten() {
                 (answer_of(status, resolve(document, answer)))
             }

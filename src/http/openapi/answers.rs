@@ -23,11 +23,11 @@ use crate::http::{
     server::{REQUEST_ID, bad_host, misdirected, url_too_long},
 };
 
-/// Answers by status.
-pub(in crate::http) type Answers = BTreeMap<String, RefOr<Response>>;
+/// Responses by status.
+pub(in crate::http) type Responses = BTreeMap<String, RefOr<Response>>;
 
 /// The answers that these problems are, each problem an example of its own.
-pub(in crate::http) fn problems(told: impl IntoIterator<Item = Problem>) -> Answers {
+pub(in crate::http) fn problems(told: impl IntoIterator<Item = Problem>) -> Responses {
     let mut by_status = BTreeMap::<u16, Vec<Problem>>::new();
     for problem in told {
         by_status.entry(problem.status().as_u16()).or_default().push(problem);
@@ -86,7 +86,7 @@ fn describe(name: &str, example: Option<&str>) -> Header {
 pub(in crate::http) struct BadParameter;
 
 impl IntoResponses for BadParameter {
-    fn responses() -> Answers {
+    fn responses() -> Responses {
         problems([Problem::bad_parameter("colour: is no parameter here")])
     }
 }

@@ -13,15 +13,15 @@ use utoipa::{
 use crate::call::{KnownEvent, id::MAX_CHARS};
 
 /// A delivery, for its schema alone: how one is read is not told by a type.
-pub(in crate::http) struct Sent;
+pub(in crate::http) struct DeliverySchema;
 
-impl ToSchema for Sent {
+impl ToSchema for DeliverySchema {
     fn name() -> std::borrow::Cow<'static, str> {
         "Delivery".into()
     }
 }
 
-impl PartialSchema for Sent {
+impl PartialSchema for DeliverySchema {
     fn schema() -> RefOr<Schema> {
         let event_types: Vec<&str> = KnownEvent::ALL.iter().map(|it| it.as_str()).collect();
         let call_id = |place: &str| {

@@ -57,13 +57,13 @@ use crate::{
                 errors::ErrorsRow, outcomes::OutcomesRow,
             },
             state_machine,
-            streams::{self, page::Data},
+            streams::{self, page::StreamMessage},
             webhooks,
         },
     },
     recho::auth::{SIGNATURE_HEADER, TIMESTAMP_HEADER},
 };
-pub(super) use delivery::Sent;
+pub(super) use delivery::DeliverySchema;
 
 /// The name of the scheme that a guarded route asks for.
 pub(super) const API_KEY: &str = "api_key";
@@ -110,7 +110,7 @@ pub(super) const API_KEY: &str = "api_key";
     components(schemas(
         CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, Order,
         ProjectId, Rank, Relation, Status, TimeProblem, StatusRow, EventRow, DispositionRow,
-        RelationRow, OrderRow, TransitionRow, Body, Sent, Data, OutcomesRow, DurationsRow, ConcurrencyRow, ErrorsRow, CoverageRow,
+        RelationRow, OrderRow, TransitionRow, Body, DeliverySchema, StreamMessage, OutcomesRow, DurationsRow, ConcurrencyRow, ErrorsRow, CoverageRow,
     )),
     modifiers(&Schemes),
 )]

@@ -15,7 +15,7 @@ use crate::{
         CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, Order,
         ProjectId, Rank, Relation, Status, TimeProblem, id::MAX_CHARS,
     },
-    http::openapi::Sent,
+    http::openapi::DeliverySchema,
 };
 
 /// Schemas of identifiers.
@@ -127,7 +127,7 @@ impl ToSchema for CallError {}
 /// is answered. What is sent says itself what it may lack.
 pub(super) fn settle_nullable(document: &mut Value) {
     let schemas = document["components"]["schemas"].as_object_mut().into_iter().flatten();
-    for (_, schema) in schemas.filter(|(name, _)| **name != Sent::name()) {
+    for (_, schema) in schemas.filter(|(name, _)| **name != DeliverySchema::name()) {
         settle(schema);
         // An object that holds another's fields beside its own.
         for part in schema.get_mut("allOf").and_then(Value::as_array_mut).into_iter().flatten() {

@@ -19,9 +19,9 @@ use crate::{
     call::{CallId, Direction, ProjectId, Status},
     http::{
         Problem, Shared,
-        auth::Caller,
+        auth::ApiClient,
         openapi::{
-            answers::{Answers, problems},
+            answers::{Responses, problems},
             example,
         },
         pagination::read_limit,
@@ -31,7 +31,7 @@ use crate::{
                 EventDetails, Include, MAX_PAYLOAD_BYTES, read_include, reported_status,
             },
             streams::{
-                filter::{Filter, Filtering},
+                filter::{Filter, FilterParameters},
                 page::{name_of, read_id, write_id},
             },
         },
@@ -109,9 +109,9 @@ impl FeedEventDocument {
 }
 
 /// The parameters of a page of the feed, except those of its filter.
-pub(crate) struct Paging;
+pub(crate) struct PageParameters;
 
-impl IntoParams for Paging {
+impl IntoParams for PageParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let after =
             ObjectBuilder::new().schema_type(Type::String).examples(["1f0c53a8d2e4-872", NOW]);
@@ -145,7 +145,7 @@ impl IntoParams for Paging {
 pub(crate) struct NotContinued;
 
 impl IntoResponses for NotContinued {
-    fn responses() -> Answers {
+    fn responses() -> Responses {
         let head = FeedPosition { feed_id: 0x1f0c_53a8_d2e4, position: 872 };
         let resets = [Discontinuity::OtherFeed, Discontinuity::BeyondHead];
         let resets = resets.map(|reason| reset(reason, head));
@@ -173,7 +173,7 @@ enum After {
     path = "/events",
     operation_id = "list_events",
     tag = "calls",
-    params(Filtering, Paging),
+    params(FilterParameters, PageParameters),
     responses(
         (status = 200, description = "A page of events.", body = FeedDocument,
          example = json!(example(include_str!("../openapi/examples/events.json")))),
@@ -183,7 +183,7 @@ enum After {
 )]
 pub(crate) async fn show(
     State(service): State<Shared>,
-    caller: Caller,
+    caller: ApiClient,
     uri: Uri,
 ) -> Result<Json<FeedDocument>, Problem> {
     let mut query = Query::of(&uri);

@@ -15,7 +15,8 @@ use prometheus::{
 };
 
 use crate::http::{
-    Problem, Service, Shared, auth::Everyones, openapi::answers::BadParameter, query::Query,
+    Problem, Service, Shared, auth::UnrestrictedClient, openapi::answers::BadParameter,
+    query::Query,
 };
 
 /// What is counted, and what is looked at.
@@ -54,7 +55,7 @@ pub(crate) fn registry(service: &Service) -> Gathered {
     collectors.extend(service.ingest.metrics().collectors());
     collectors.extend(service.quarantine.collectors());
     collectors.extend(service.retention.collectors());
-    collectors.extend(service.edge.collectors());
+    collectors.extend(service.server.collectors());
     collectors.extend(service.streams.collectors());
     collectors.extend(service.endpoints.borrow().metrics.collectors());
     for collector in collectors {
@@ -84,14 +85,14 @@ fn build_info() -> IntGaugeVec {
         (status = 200, description = "The counters.", body = String, content_type = TEXT_FORMAT,
          example = json!("# HELP callstate_http_connections Connections that are open.\n# TYPE callstate_http_connections gauge\ncallstate_http_connections 3\n")),
         BadParameter,
-        Everyones,
+        UnrestrictedClient,
     ),
     security((), ("api_key" = [])),
 )]
 pub(crate) async fn show(
     State(service): State<Shared>,
     // It counts the calls of all projects.
-    Everyones(_): Everyones,
+    UnrestrictedClient(_): UnrestrictedClient,
     Extension(gathered): Extension<Gathered>,
     uri: Uri,
 ) -> Result<([(HeaderName, &'static str); 1], String), Problem> {

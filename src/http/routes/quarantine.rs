@@ -23,10 +23,12 @@ use crate::{
         Problem, Shared,
         auth::Admin,
         openapi::{
-            answers::{Answers, BadParameter, problems},
+            answers::{BadParameter, Responses, problems},
             example,
         },
-        pagination::{Paging, cut, read_cursor, read_limit, read_time, write_cursor, write_time},
+        pagination::{
+            PageParameters, cut, read_cursor, read_limit, read_time, write_cursor, write_time,
+        },
         query::{Query, parameter},
         routes::webhooks::DeliveryResult,
         server::foreign_origin,
@@ -136,7 +138,7 @@ impl IntoParams for EntryIdInPath {
 struct NoSuchEntry;
 
 impl IntoResponses for NoSuchEntry {
-    fn responses() -> Answers {
+    fn responses() -> Responses {
         problems([no_such_entry(Uuid::nil()), not_a_uuid()])
     }
 }
@@ -145,7 +147,7 @@ impl IntoResponses for NoSuchEntry {
 struct NotDeleted;
 
 impl IntoResponses for NotDeleted {
-    fn responses() -> Answers {
+    fn responses() -> Responses {
         problems(Admin::refusals().into_iter().chain([foreign_origin()]))
     }
 }
@@ -154,7 +156,7 @@ impl IntoResponses for NotDeleted {
 struct Stayed;
 
 impl IntoResponses for Stayed {
-    fn responses() -> Answers {
+    fn responses() -> Responses {
         let project = Problem::project_refused("endpoint default does not take project p-1");
         let reason = Problem::unusable_delivery("eventType is missing");
         problems(Admin::refusals().into_iter().chain([foreign_origin(), project, reason]))
@@ -169,7 +171,7 @@ impl IntoResponses for Stayed {
     path = "/quarantine",
     operation_id = "list_quarantine",
     tag = "quarantine",
-    params(Paging::<MAX_LIMIT, DEFAULT_LIMIT>),
+    params(PageParameters::<MAX_LIMIT, DEFAULT_LIMIT>),
     responses(
         (status = 200, description = "A page of its entries.", body = QuarantineDocument,
          example = json!(example(include_str!("../openapi/examples/quarantine.json")))),

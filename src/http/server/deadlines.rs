@@ -1,8 +1,8 @@
 //! How long a connection may be slow.
 //!
-//! A [`Pace`] notes what a connection waits for, and since when: for a
+//! A [`ConnectionDeadlines`] notes what a connection waits for, and since when: for a
 //! request's headers to come whole, for the next request, for us, or for the
-//! client to take an answer. [`Pace::overdue`] tells when that has been too long.
+//! client to take an answer. [`ConnectionDeadlines::overdue`] tells when that has been too long.
 //! What it costs a request is three looks at the clock; a timer is set once in a
 //! while for each connection, not for each request.
 //!
@@ -30,7 +30,7 @@ use crate::http::server::content_length;
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Waits {
+pub(super) enum Phase {
     /// The rest of a request's headers.
     Headers = 0,
     /// Another request.
@@ -46,7 +46,7 @@ pub(super) enum Waits {
 /// What a connection waits for, and since when. One task uses it; the atomics
 /// are there so that it may be any thread's.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ConnectionDeadlines {
     read_timeout: Duration,
     idle_timeout: Duration,
     begun: Instant,
@@ -57,14 +57,14 @@ pub(super) struct Pace {
     unread_since: AtomicU64,
 }
 
-impl Pace {
-    /// The pace of a connection that was just accepted: its first request is due.
+impl ConnectionDeadlines {
+    /// The deadlines of a connection that was just accepted: its first request is due.
     pub(super) fn new(read_timeout: Duration, idle_timeout: Duration) -> Self {
         Self {
             read_timeout,
             idle_timeout,
             begun: Instant::now(),
-            waits: AtomicU8::new(Waits::Headers as u8),
+            waits: AtomicU8::new(Phase::Headers as u8),
             since: AtomicU64::new(0),
             unread_since: AtomicU64::new(u64::MAX),
         }
@@ -72,42 +72,42 @@ impl Pace {
 
     /// A request's headers have come.
     pub(super) fn has_request(&self) {
-        self.now_waits(Waits::Us);
+        self.now_waits(Phase::Us);
     }
 
     /// Its answer's headers go out, and what else there is of it. An answer that
     /// goes on has been given when it ends.
     pub(super) fn has_answer(&self) {
-        self.now_waits(Waits::Request);
+        self.now_waits(Phase::Request);
     }
 
     /// Its answer's headers go out, but it goes on.
     pub(super) fn has_begun_to_answer(&self) {
-        self.now_waits(Waits::Rest);
+        self.now_waits(Phase::Rest);
     }
 
     /// Whether it is in the midst of an answer that goes on.
     pub(super) fn goes_on(&self) -> bool {
-        self.waits_for() == Waits::Rest
+        self.waits_for() == Phase::Rest
     }
 
-    fn now_waits(&self, waits: Waits) {
+    fn now_waits(&self, waits: Phase) {
         self.waits.store(waits as u8, Relaxed);
         self.since.store(self.now(), Relaxed);
     }
 
     /// What the connection waits for, but for the client to read.
-    pub(super) fn waits_for(&self) -> Waits {
+    pub(super) fn waits_for(&self) -> Phase {
         match self.waits.load(Relaxed) {
-            it if it == Waits::Headers as u8 => Waits::Headers,
-            it if it == Waits::Request as u8 => Waits::Request,
-            it if it == Waits::Rest as u8 => Waits::Rest,
-            _ => Waits::Us,
+            it if it == Phase::Headers as u8 => Phase::Headers,
+            it if it == Phase::Request as u8 => Phase::Request,
+            it if it == Phase::Rest as u8 => Phase::Rest,
+            _ => Phase::Us,
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.waits_for() == Waits::Request
+        self.waits_for() == Phase::Request
     }
 
     fn now(&self) -> u64 {
@@ -116,7 +116,7 @@ impl Pace {
 
     fn has_read(&self, bytes: usize) {
         if bytes > 0 && self.is_idle() {
-            self.now_waits(Waits::Headers);
+            self.now_waits(Phase::Headers);
         }
     }
 
@@ -134,24 +134,24 @@ impl Pace {
     }
 
     /// What has been waited for and until when it may be, if that has an end.
-    fn deadline(&self) -> Option<(Waits, Instant)> {
+    fn deadline(&self) -> Option<(Phase, Instant)> {
         let at = |since, timeout| self.begun + Duration::from_micros(since) + timeout;
         let unread_since = self.unread_since.load(Relaxed);
         if unread_since != u64::MAX {
-            return Some((Waits::Reader, at(unread_since, self.read_timeout)));
+            return Some((Phase::Reader, at(unread_since, self.read_timeout)));
         }
         let since = self.since.load(Relaxed);
         match self.waits_for() {
-            Waits::Headers => Some((Waits::Headers, at(since, self.read_timeout))),
-            Waits::Request => Some((Waits::Request, at(since, self.idle_timeout))),
-            Waits::Us | Waits::Rest | Waits::Reader => None,
+            Phase::Headers => Some((Phase::Headers, at(since, self.read_timeout))),
+            Phase::Request => Some((Phase::Request, at(since, self.idle_timeout))),
+            Phase::Us | Phase::Rest | Phase::Reader => None,
         }
     }
 
-    /// Waits until it has been too long, and tells for what.
+    /// Phase until it has been too long, and tells for what.
     ///
     /// It looks so often that nothing may begin and be overdue in between.
-    pub(super) async fn overdue(&self) -> Waits {
+    pub(super) async fn overdue(&self) -> Phase {
         let look_every = self.read_timeout.min(self.idle_timeout);
         loop {
             let now = Instant::now();
@@ -165,14 +165,14 @@ impl Pace {
     }
 }
 
-/// A connection that keeps its [`Pace`].
+/// A connection that keeps its [`ConnectionDeadlines`].
 #[derive(Debug)]
-pub(super) struct Paced<'a> {
+pub(super) struct TimedStream<'a> {
     pub(super) stream: &'a mut TcpStream,
-    pub(super) pace: Arc<Pace>,
+    pub(super) deadlines: Arc<ConnectionDeadlines>,
 }
 
-impl AsyncRead for Paced<'_> {
+impl AsyncRead for TimedStream<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -181,22 +181,22 @@ impl AsyncRead for Paced<'_> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut *self.stream).poll_read(context, buffer);
         let bytes = &mut buffer.filled_mut()[before..];
-        if matches!(self.pace.waits_for(), Waits::Headers | Waits::Request) {
+        if matches!(self.deadlines.waits_for(), Phase::Headers | Phase::Request) {
             content_length::clamp(bytes);
         }
-        self.pace.has_read(bytes.len());
+        self.deadlines.has_read(bytes.len());
         read
     }
 }
 
-impl AsyncWrite for Paced<'_> {
+impl AsyncWrite for TimedStream<'_> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.stream).poll_write(context, bytes);
-        self.pace.has_written(written.is_ready());
+        self.deadlines.has_written(written.is_ready());
         written
     }
 
@@ -206,7 +206,7 @@ impl AsyncWrite for Paced<'_> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.stream).poll_write_vectored(context, slices);
-        self.pace.has_written(written.is_ready());
+        self.deadlines.has_written(written.is_ready());
         written
     }
 

@@ -20,9 +20,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Where a request comes from: an extension of it, set for each connection and
 /// then put right for each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) struct Client(pub(super) IpAddr);
+pub(in crate::http) struct ClientAddress(pub(super) IpAddr);
 
-impl Client {
+impl ClientAddress {
     /// Who is at the other end of a connection.
     pub(super) fn at(peer: SocketAddr) -> Self {
         Self(peer.ip().to_canonical())
@@ -36,9 +36,9 @@ impl Client {
 
 /// The proxies that are trusted to tell whose request it is.
 #[derive(Debug, Default)]
-pub(super) struct Proxies(pub(super) Vec<IpNet>);
+pub(super) struct TrustedProxies(pub(super) Vec<IpNet>);
 
-impl Proxies {
+impl TrustedProxies {
     /// The address that a request comes from, which `peer` handed to us.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         if !self.trusts(peer) {
@@ -178,7 +178,8 @@ mod tests {
 
     /// Who is told to ask, of a request that a peer handed over.
     fn client(peer: &str, headers: &[(&'static str, &str)]) -> String {
-        let proxies = Proxies(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        let proxies =
+            TrustedProxies(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))

@@ -28,9 +28,9 @@ use tokio::{
 };
 
 use crate::http::server::{
-    Edge,
-    deadlines::{Pace, Paced, Waits},
-    forwarded::Client,
+    HttpServer,
+    deadlines::{ConnectionDeadlines, Phase, TimedStream},
+    forwarded::ClientAddress,
     unread_body::{UnreadBody, discard},
 };
 
@@ -52,10 +52,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    edge: Arc<Edge>,
+    server: Arc<HttpServer>,
     stop: impl Future<Output = ()>,
 ) {
-    let places = Arc::new(Semaphore::new(edge.settings.max_connections));
+    let places = Arc::new(Semaphore::new(server.settings.max_connections));
     let (stopping, stops) = watch::channel(());
     let router = TowerToHyperService::new(router);
     let mut stop = pin!(stop);
@@ -64,8 +64,8 @@ pub async fn serve(
             accepted = accept(&listener, &places) => accepted,
             () = &mut stop => break,
         };
-        let (router, edge, stops) = (router.clone(), Arc::clone(&edge), stops.clone());
-        let connection = Connection { stream, peer, edge, router, stops };
+        let (router, server, stops) = (router.clone(), Arc::clone(&server), stops.clone());
+        let connection = Connection { stream, peer, server, router, stops };
         tokio::spawn(async move {
             connection.run().await;
             drop(place);
@@ -109,25 +109,25 @@ fn is_about_connection(error: &io::Error) -> bool {
 struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    edge: Arc<Edge>,
+    server: Arc<HttpServer>,
     router: TowerToHyperService<Router>,
     /// Changes when it is to stop; kept until the connection has ended.
     stops: watch::Receiver<()>,
 }
 
 impl Connection {
-    /// Answers requests until either side closes, or it is too slow.
+    /// Responses requests until either side closes, or it is too slow.
     async fn run(self) {
-        let Self { mut stream, peer, edge, router, mut stops } = self;
+        let Self { mut stream, peer, server, router, mut stops } = self;
         // An answer is small and whole: it gains nothing by waiting for more to send.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("cannot set TCP_NODELAY: {error}");
         }
-        edge.connections.inc();
-        if serve_requests(&mut stream, peer, &edge, router, &mut stops).await == Ending::Unread {
+        server.connections.inc();
+        if serve_requests(&mut stream, peer, &server, router, &mut stops).await == Ending::Unread {
             discard(&mut stream).await;
         }
-        edge.connections.dec();
+        server.connections.dec();
     }
 }
 
@@ -140,31 +140,34 @@ enum Ending {
     Unread,
 }
 
-/// Answers requests until either side closes, or it is too slow.
+/// Responses requests until either side closes, or it is too slow.
 async fn serve_requests(
     stream: &mut TcpStream,
     peer: SocketAddr,
-    edge: &Edge,
+    server: &HttpServer,
     router: TowerToHyperService<Router>,
     stops: &mut watch::Receiver<()>,
 ) -> Ending {
-    let pace = Arc::new(Pace::new(edge.settings.read_timeout, edge.settings.idle_timeout));
+    let deadlines = Arc::new(ConnectionDeadlines::new(
+        server.settings.read_timeout,
+        server.settings.idle_timeout,
+    ));
     let unread = UnreadBody::default();
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        pace.has_request();
+        deadlines.has_request();
         let mut request = request.map(|body| Body::new(unread.track(body)));
-        request.extensions_mut().insert(Client::at(peer));
+        request.extensions_mut().insert(ClientAddress::at(peer));
         let answer = router.call(request);
-        async { answer.await.map(|answer| last_if_unread(paced(answer, &pace), &unread)) }
+        async { answer.await.map(|answer| last_if_unread(paced(answer, &deadlines), &unread)) }
     });
-    let io = TokioIo::new(Paced { stream, pace: Arc::clone(&pace) });
+    let io = TokioIo::new(TimedStream { stream, deadlines: Arc::clone(&deadlines) });
     let connection = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_HEAD)
-        // The pace does that.
+        // The deadlines does that.
         .header_read_timeout(None)
         .serve_connection(io, service);
-    let (mut connection, mut overdue) = (pin!(connection), pin!(pace.overdue()));
+    let (mut connection, mut overdue) = (pin!(connection), pin!(deadlines.overdue()));
     let mut given_up = pin!(sleep(Duration::MAX));
     let mut is_stopping = false;
     loop {
@@ -189,12 +192,12 @@ async fn serve_requests(
                 is_stopping = true;
                 given_up.as_mut().reset(Instant::now() + LAST_WORDS);
                 // What has not come whole by now is no request under way.
-                if pace.waits_for() == Waits::Headers {
+                if deadlines.waits_for() == Phase::Headers {
                     return Ending::Read;
                 }
                 connection.as_mut().graceful_shutdown();
             }
-            () = &mut given_up, if is_stopping && pace.goes_on() => return Ending::Read,
+            () = &mut given_up, if is_stopping && deadlines.goes_on() => return Ending::Read,
         }
     }
 }
@@ -207,14 +210,14 @@ fn last_if_unread(mut answer: Response, unread: &UnreadBody) -> Response {
     answer
 }
 
-/// An answer, the pace told of it: at once where it is whole, else when it ends.
-fn paced(answer: Response, pace: &Arc<Pace>) -> Response {
+/// An answer, the deadlines told of it: at once where it is whole, else when it ends.
+fn paced(answer: Response, deadlines: &Arc<ConnectionDeadlines>) -> Response {
     if answer.body().size_hint().exact().is_some() {
-        pace.has_answer();
+        deadlines.has_answer();
         return answer;
     }
-    pace.has_begun_to_answer();
-    let goes_on = GoesOn(Arc::clone(pace));
+    deadlines.has_begun_to_answer();
+    let goes_on = GoesOn(Arc::clone(deadlines));
     answer.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _ = &goes_on;
@@ -224,7 +227,7 @@ fn paced(answer: Response, pace: &Arc<Pace>) -> Response {
 }
 
 /// Held by an answer that goes on, until it ends.
-struct GoesOn(Arc<Pace>);
+struct GoesOn(Arc<ConnectionDeadlines>);
 
 impl Drop for GoesOn {
     fn drop(&mut self) {

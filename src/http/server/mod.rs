@@ -4,7 +4,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `server` | connections: how many, how large, how they end |
-//! | `pace` | how long a connection may be slow |
+//! | `deadlines` | how long a connection may be slow |
 //! | `content_length` | lengths of bodies that no number holds |
 //! | `unread` | requests that are answered before their body was read |
 //! | `request_id` | `X-Request-Id` |
@@ -55,13 +55,13 @@ use crate::{
     },
     log_limit,
 };
-pub(super) use forwarded::Client;
-use forwarded::Proxies;
+pub(super) use forwarded::ClientAddress;
+use forwarded::TrustedProxies;
 pub use listener::serve;
-use origin::Names;
+use origin::BrowserPolicy;
 use request_id::RequestIds;
 pub(super) use request_id::{REQUEST_ID, RequestId};
-use request_metrics::Routes;
+use request_metrics::RequestMetrics;
 
 /// The longest path with its query, in bytes; more is 414. A cursor, an id and a
 /// dozen filters take a quarter.
@@ -79,7 +79,7 @@ const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 
 /// What the operator decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct HttpSettings {
     /// The most connections at once; more wait to be accepted.
     pub max_connections: usize,
     /// The most bytes of bodies that are held together for senders that are not yet
@@ -103,31 +103,31 @@ pub struct Settings {
 
 /// What holds for every request.
 #[derive(Debug)]
-pub struct Edge {
-    settings: Settings,
-    names: Names,
-    proxies: Proxies,
+pub struct HttpServer {
+    settings: HttpSettings,
+    names: BrowserPolicy,
+    proxies: TrustedProxies,
     request_ids: RequestIds,
-    routes: Routes,
+    routes: RequestMetrics,
     unauthenticated: Arc<BodyBudget>,
     connections: IntGauge,
 }
 
-impl Edge {
+impl HttpServer {
     /// An edge as the operator decided.
     ///
     /// # Panics
     ///
     /// Where a CORS origin may not stand in a header.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: HttpSettings) -> Self {
         let origins = settings.cors_origins.iter();
         let origins = origins.map(|origin| origin.parse().expect("an origin is visible ASCII"));
         Self {
-            names: Names { hosts: settings.hosts.clone(), origins: origins.collect() },
-            proxies: Proxies(settings.trusted_proxies.clone()),
+            names: BrowserPolicy { hosts: settings.hosts.clone(), origins: origins.collect() },
+            proxies: TrustedProxies(settings.trusted_proxies.clone()),
             request_ids: RequestIds::new(),
-            routes: Routes::new(&crate::http::ROUTES),
+            routes: RequestMetrics::new(&crate::http::ROUTES),
             unauthenticated: Arc::new(BodyBudget::new(settings.max_unauthenticated_bytes)),
             connections: IntGauge::new("callstate_http_connections", "Connections that are open.")
                 .expect("the name is well-formed"),
@@ -156,7 +156,7 @@ impl Edge {
         self.unauthenticated.reservation()
     }
 
-    /// Refuses a question without a key that is asked under another's name, as a
+    /// Refuses a request without a key that is asked under another's name, as a
     /// browser does for a page whose name was made to point here.
     pub(super) fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         if self.names.are_meant(uri, headers) {
@@ -195,7 +195,7 @@ impl Edge {
     }
 }
 
-/// The question is to a name that is not ours.
+/// The request is to a name that is not ours.
 pub(super) fn misdirected() -> Problem {
     Problem::misdirected(
         "without a key, questions are answered to localhost and the names in http.hosts",
@@ -219,17 +219,19 @@ pub(super) fn url_too_long() -> Problem {
 
 /// Gives a request what every one has, has it answered in time, and tells the
 /// log and the counters what became of it.
-pub(super) async fn pass(
-    State(edge): State<Arc<Edge>>,
+pub(super) async fn handle(
+    State(edge): State<Arc<HttpServer>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let begun = Instant::now();
     let id = edge.request_ids.of(request.headers_mut());
-    let client =
-        Client::of(request.extensions()).map(|peer| edge.proxies.client(peer, request.headers()));
-    if let (Some(address), Some(place)) = (client, request.extensions_mut().get_mut::<Client>()) {
-        *place = Client(address);
+    let client = ClientAddress::of(request.extensions())
+        .map(|peer| edge.proxies.client(peer, request.headers()));
+    if let (Some(address), Some(place)) =
+        (client, request.extensions_mut().get_mut::<ClientAddress>())
+    {
+        *place = ClientAddress(address);
     }
     let route = edge.routes.of(request.extensions().get().map(MatchedPath::as_str));
     let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -270,7 +272,7 @@ pub(super) async fn pass(
 }
 
 /// The answer, or what is said where it would take too much.
-async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
+async fn answer(edge: &HttpServer, request: Request, next: Next) -> Response {
     if !origin::has_valid_host(request.version(), request.headers()) {
         return bad_host().into_response();
     }

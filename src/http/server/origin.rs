@@ -4,8 +4,8 @@
 //! and a browser on this machine runs whatever its pages tell it. Two tricks are
 //! refused. A page whose name is made to point here (DNS rebinding) asks under
 //! that name, so questions without a key are answered only under [names of
-//! ours](Names). And any page may post a form here, with its own origin on it, so
-//! what changes something is refused from [other origins](Names::is_foreign).
+//! ours](BrowserPolicy). And any page may post a form here, with its own origin on it, so
+//! what changes something is refused from [other origins](BrowserPolicy::is_foreign).
 //!
 //! Programs that are no browser send no `Origin`, and whatever `Host` they like:
 //! deliveries are taken under any name.
@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri, Version, header, uri::Auth
 
 /// What we are called.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct BrowserPolicy {
     /// The names that were configured, in lower case, without ports; `None` where
     /// we cannot know our names.
     pub(super) hosts: Option<Vec<String>>,
@@ -24,7 +24,7 @@ pub(super) struct Names {
     pub(super) origins: Vec<HeaderValue>,
 }
 
-impl Names {
+impl BrowserPolicy {
     /// Whether a request is to one of our names. What names nobody is no
     /// browser's.
     pub(super) fn are_meant(&self, uri: &Uri, headers: &HeaderMap) -> bool {
@@ -108,8 +108,8 @@ fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn names() -> Names {
-        Names {
+    fn names() -> BrowserPolicy {
+        BrowserPolicy {
             hosts: Some(vec!["callstate.internal".to_owned()]),
             origins: vec![HeaderValue::from_static("https://grafana.example")],
         }
@@ -159,7 +159,10 @@ mod tests {
         assert!(!names().are_meant(&uri, &twice));
         let absolute = Uri::from_static("http://evil.example/calls");
         assert!(!names().are_meant(&absolute, &headers(&both[..1])));
-        assert!(Names::default().are_meant(&uri, &headers(&both[1..])), "they are not known");
+        assert!(
+            BrowserPolicy::default().are_meant(&uri, &headers(&both[1..])),
+            "they are not known"
+        );
     }
 
     #[test]

@@ -21,22 +21,22 @@ const SECONDS: [f64; 13] =
 
 /// The counters of all routes.
 #[derive(Debug)]
-pub(super) struct Routes {
+pub(super) struct RequestMetrics {
     pub(super) answers: IntCounterVec,
     pub(super) seconds: HistogramVec,
-    by_template: HashMap<&'static str, Route>,
-    none: Route,
+    by_template: HashMap<&'static str, RouteMetrics>,
+    none: RouteMetrics,
 }
 
 /// The counters of one route.
 #[derive(Debug)]
-pub(super) struct Route {
+pub(super) struct RouteMetrics {
     name: &'static str,
     answers: [IntCounter; CLASSES.len()],
     seconds: Histogram,
 }
 
-impl Routes {
+impl RequestMetrics {
     /// Counters for these templates.
     pub(super) fn new(templates: &[&'static str]) -> Self {
         let answers = Opts::new(
@@ -54,7 +54,7 @@ impl Routes {
         let route = |template: &'static str| {
             // With a slash at its end or without, it is one route.
             let name = template.trim_end_matches('/');
-            Route {
+            RouteMetrics {
                 name,
                 answers: CLASSES.map(|class| answers.with_label_values(&[name, class])),
                 seconds: seconds.with_label_values(&[name]),
@@ -66,7 +66,7 @@ impl Routes {
     }
 
     /// The counters of a request whose path matched that template.
-    pub(super) fn of(&self, template: Option<&str>) -> &Route {
+    pub(super) fn of(&self, template: Option<&str>) -> &RouteMetrics {
         let Some(template) = template else { return &self.none };
         let known = self.by_template.get(template);
         debug_assert!(known.is_some(), "{template} is not among the routes");
@@ -74,7 +74,7 @@ impl Routes {
     }
 }
 
-impl Route {
+impl RouteMetrics {
     /// Its template.
     pub(super) fn name(&self) -> &'static str {
         self.name
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_path_that_has_no_route_makes_no_counter_of_its_own() {
-        let routes = Routes::new(&["/calls/{call_id}"]);
+        let routes = RequestMetrics::new(&["/calls/{call_id}"]);
         let known = routes.of(Some("/calls/{call_id}"));
         known.answered(StatusCode::OK, Duration::ZERO);
         known.answered(StatusCode::NOT_FOUND, Duration::ZERO);

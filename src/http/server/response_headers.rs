@@ -26,7 +26,7 @@ const KEEP_NOTHING: HeaderValue = HeaderValue::from_static("no-store");
 const ALWAYS: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    // Browsers that know `frame-ancestors` do not look at it.
+    // Browsers that know `frame-ancestors` do not snapshot at it.
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 

@@ -9,8 +9,9 @@ use axum::{
 use callstate::{
     clock::Clock,
     http::{
-        Edge, Endpoints, Keyring, Lookup, Reports, Service, Streams, auth::api_key_cache::Uses,
-        router, routes::webhooks::metrics::DeliveryMetrics, server,
+        ApiKeyCache, CallReader, Endpoints, HttpServer, Reports, Service, Streams,
+        auth::api_key_cache::LastUsedWriter, router, routes::webhooks::metrics::DeliveryMetrics,
+        server,
     },
     ingest::{Ingest, Quarantine, Retention, Settings, Writers, retention::Periods},
     recho::ProviderTimeZone,
@@ -22,8 +23,8 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 /// Limits that are not reached.
-fn edge() -> server::Settings {
-    server::Settings {
+fn edge() -> server::HttpSettings {
+    server::HttpSettings {
         max_connections: 1,
         max_unauthenticated_bytes: 1024,
         read_timeout: Duration::from_mins(1),
@@ -39,7 +40,7 @@ fn edge() -> server::Settings {
 pub(crate) struct Instance {
     service: Service,
     writers: Writers,
-    uses: Uses,
+    uses: LastUsedWriter,
 }
 
 impl Instance {
@@ -53,7 +54,7 @@ impl Instance {
             max_body: 0,
             metrics: DeliveryMetrics::default(),
         };
-        let (keyring, uses) = Keyring::start(pool.clone(), require_key);
+        let (api_keys, uses) = ApiKeyCache::start(pool.clone(), require_key);
         let bounds = Bounds { max_entries: 1, max_bytes: 1, max_age: Duration::ZERO };
         let service = Service {
             pool: pool.clone(),
@@ -66,9 +67,9 @@ impl Instance {
             )),
             clock: Clock::fixed(DateTime::UNIX_EPOCH),
             endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
-            keyring,
-            edge: Arc::new(Edge::new(edge())),
-            lookup: Lookup::start(pool),
+            api_keys,
+            server: Arc::new(HttpServer::new(edge())),
+            calls: CallReader::start(pool),
             streams: Streams::start(&pool.connect_options(), 1, std::future::pending()).0,
             reports: Reports::default(),
         };

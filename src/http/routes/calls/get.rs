@@ -18,10 +18,10 @@ use crate::{
     },
     http::{
         Problem, Service, Shared,
-        auth::{Caller, Pass},
+        auth::{ApiClient, PresentedKey},
         etag::tagged,
         openapi::{
-            answers::{Answers, problems},
+            answers::{Responses, problems},
             example,
         },
         query::{CallIdInPath, InProject, Query, read_instant},
@@ -177,7 +177,7 @@ fn seconds(microseconds: i64) -> f64 {
     params(
         CallIdInPath,
         InProject,
-        streams::Waiting,
+        streams::WaitParameter,
         ("as_of" = Option<DateTime<Utc>>, Query,
          description = "Shows what was known at that time: the fold of the events received by then."),
         ("If-None-Match" = Option<String>, Header,
@@ -195,8 +195,8 @@ fn seconds(microseconds: i64) -> f64 {
 )]
 pub(crate) async fn show(
     State(service): State<Shared>,
-    caller: Caller,
-    pass: Pass,
+    caller: ApiClient,
+    pass: PresentedKey,
     CallIdInPath(call_id): CallIdInPath,
     headers: HeaderMap,
     uri: Uri,
@@ -218,7 +218,7 @@ pub(crate) async fn show(
         (None, Some(longest)) if !longest.is_zero() => {
             stored(streams::find_ended(&service, wanted(), &pass, longest).await?)
         }
-        (None, _) => stored(service.lookup.find(wanted()).await?),
+        (None, _) => stored(service.calls.find(wanted()).await?),
     };
     let call = only_one(found, &call_id, |(_, key, _)| &key.project_id)?;
     let mut shown = documents(&service, vec![call], MAX_ERRORS).await?;
@@ -253,7 +253,7 @@ pub(crate) async fn documents(
 pub(crate) struct NoSuchCall;
 
 impl IntoResponses for NoSuchCall {
-    fn responses() -> Answers {
+    fn responses() -> Responses {
         let call_id = CallId::new("call-1").expect("it is short");
         let projects = ["p-1", "p-2"].map(|id| ProjectId::new(id).expect("it is short"));
         let refusal = |found| only_one(found, &call_id, |project_id| project_id).err();

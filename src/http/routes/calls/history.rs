@@ -14,9 +14,11 @@ use crate::{
     call::{CallError, CallId, CallSid, Disposition, Fingerprint, ProjectId, Status, TimeProblem},
     http::{
         Problem, Shared,
-        auth::Caller,
+        auth::ApiClient,
         openapi::example,
-        pagination::{Paging, cut, read_cursor, read_limit, read_time, write_cursor, write_time},
+        pagination::{
+            PageParameters, cut, read_cursor, read_limit, read_time, write_cursor, write_time,
+        },
         query::{CallIdInPath, InProject, Query, parameter},
         routes::calls::get::{NoSuchCall, only_one},
     },
@@ -162,7 +164,7 @@ impl From<HistoryEvent> for EventDetails {
         CallIdInPath,
         InProject,
         Include,
-        Paging::<MAX_LIMIT, MAX_LIMIT>,
+        PageParameters::<MAX_LIMIT, MAX_LIMIT>,
     ),
     responses(
         (status = 200, description = "A page of its events.", body = HistoryDocument,
@@ -173,7 +175,7 @@ impl From<HistoryEvent> for EventDetails {
 )]
 pub(crate) async fn show(
     State(service): State<Shared>,
-    caller: Caller,
+    caller: ApiClient,
     CallIdInPath(call_id): CallIdInPath,
     uri: Uri,
 ) -> Result<Json<HistoryDocument>, Problem> {

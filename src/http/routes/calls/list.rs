@@ -19,10 +19,11 @@ use crate::{
     call::{CallId, CallSid, ClientId, Direction, ProjectId, Status},
     http::{
         Problem, Shared,
-        auth::Caller,
+        auth::ApiClient,
         openapi::{answers::BadParameter, example},
         pagination::{
-            FIRST_YEAR, Paging, cut, read_cursor, read_limit, read_time, write_cursor, write_time,
+            FIRST_YEAR, PageParameters, cut, read_cursor, read_limit, read_time, write_cursor,
+            write_time,
         },
         query::{
             Query, list_parameter, parameter, read_call_ids, read_flag, read_instant, read_name,
@@ -114,7 +115,7 @@ impl IntoParams for Filters {
     path = "/calls",
     operation_id = "list_calls",
     tag = "calls",
-    params(Filters, Paging::<MAX_LIMIT, DEFAULT_LIMIT>),
+    params(Filters, PageParameters::<MAX_LIMIT, DEFAULT_LIMIT>),
     responses(
         (status = 200, description = "A page of calls.", body = ListDocument,
          example = json!(example(include_str!("../../openapi/examples/calls.json")))),
@@ -124,7 +125,7 @@ impl IntoParams for Filters {
 )]
 pub(crate) async fn list(
     State(service): State<Shared>,
-    caller: Caller,
+    caller: ApiClient,
     uri: Uri,
 ) -> Result<Json<ListDocument>, Problem> {
     let now = service.clock.now();
@@ -147,7 +148,7 @@ pub(crate) async fn list(
 }
 
 /// The calls that are asked for, of those that the caller may see.
-fn take_filter(query: &mut Query, caller: &Caller, now: DateTime<Utc>) -> Filter {
+fn take_filter(query: &mut Query, caller: &ApiClient, now: DateTime<Utc>) -> Filter {
     let project_id = query.take_project_id();
     let statuses = query.take("status", read_statuses);
     let terminal = query.take("terminal", read_flag);

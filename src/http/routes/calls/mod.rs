@@ -3,4 +3,4 @@
 pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod list;
-pub mod lookup;
+pub mod reader;

@@ -15,11 +15,11 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         Problem, Shared,
-        auth::Caller,
+        auth::ApiClient,
         openapi::{answers::BadParameter, example},
         routes::reports::{
-            question::{Asking, Look, Question},
-            table::{Place, ReportDocument, Row, answer},
+            request::{ReportParameters, ReportRequest, ReportSnapshot},
+            table::{ReportDocument, ReportRow, RowKey, answer},
         },
     },
     store::reports::{
@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct ConcurrencyRow {
     #[serde(flatten)]
-    place: Place,
+    key: RowKey,
     /// The most at once.
     peak: u64,
     /// The mean over the time of the bucket that is asked about and has passed.
@@ -41,13 +41,13 @@ pub(in crate::http) struct ConcurrencyRow {
     turned_away: u64,
 }
 
-impl Row for ConcurrencyRow {
+impl ReportRow for ConcurrencyRow {
     fn names() -> Vec<String> {
         ["peak", "mean", "turned_away"].map(str::to_owned).into()
     }
 
-    fn place(&self) -> &Place {
-        &self.place
+    fn key(&self) -> &RowKey {
+        &self.key
     }
 
     fn values(&self) -> Vec<String> {
@@ -63,7 +63,7 @@ impl Row for ConcurrencyRow {
     path = "/reports/concurrency",
     operation_id = "get_concurrency",
     tag = "reports",
-    params(Asking),
+    params(ReportParameters),
     responses(
         (status = 200, description = "The report.", content(
             (ReportDocument<ConcurrencyRow> = "application/json",
@@ -77,22 +77,22 @@ impl Row for ConcurrencyRow {
 )]
 pub(in crate::http) async fn show(
     State(service): State<Shared>,
-    caller: Caller,
+    caller: ApiClient,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Question::answer(&service, &caller, &uri, &headers, report).await
+    ReportRequest::answer(&service, &caller, &uri, &headers, report).await
 }
 
 /// The report.
-async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
-    let query = question.query();
-    let turned_away = turned_away(&mut look.tx, &query).await?;
+async fn report(request: ReportRequest, mut snapshot: ReportSnapshot) -> Result<Response, Problem> {
+    let query = request.query();
+    let turned_away = turned_away(&mut snapshot.tx, &query).await?;
     // What is to come is not known: calls count until now.
-    let until = question.to.min(question.now).max(question.from);
+    let until = request.to.min(request.now).max(request.from);
     let passed = ReportQuery { to: until, ..query };
-    let sweeps = sweep(&mut look.tx, &passed).await?;
-    let now = in_conversation(&mut look.tx, &passed).await?;
+    let sweeps = sweep(&mut snapshot.tx, &passed).await?;
+    let now = in_conversation(&mut snapshot.tx, &passed).await?;
 
     let mut levels: BTreeMap<Group, i64> =
         now.into_iter().map(|now| (now.group, now.calls)).collect();
@@ -104,7 +104,7 @@ async fn report(question: Question, mut look: Look) -> Result<Response, Problem>
     let groups = groups
         .chain(sweeps.iter().map(|sweep| sweep.cell.group.clone()))
         .chain(turned_away.iter().map(|away| away.cell.group.clone()));
-    let cells = question.cells(groups, 1)?;
+    let cells = request.cells(groups, 1)?;
     let mut sweeps: BTreeMap<Cell, Sweep> =
         sweeps.into_iter().map(|sweep| (sweep.cell.clone(), sweep)).collect();
     let turned_away: BTreeMap<Cell, u64> =
@@ -113,27 +113,22 @@ async fn report(question: Question, mut look: Look) -> Result<Response, Problem>
     let rows = cells
         .into_iter()
         .map(|cell| {
-            let (begins, ends) = question.span(cell.bucket);
+            let (begins, ends) = request.span(cell.bucket);
             let level = levels.entry(cell.group.clone()).or_default();
             let before = before.get(&cell.group).copied().unwrap_or_default();
-            let course = Course {
-                from: question.from,
-                begins,
-                ends: ends.min(until),
-                before,
-                level: *level,
-            };
+            let course =
+                Course { from: request.from, begins, ends: ends.min(until), before, level: *level };
             let sweep = sweeps.remove(&cell);
             *level += sweep.as_ref().map_or(0, |sweep| sweep.change);
             ConcurrencyRow {
-                place: question.place(&cell),
+                key: request.key(&cell),
                 peak: course.peak(sweep.as_ref()),
                 mean: course.mean(sweep.as_ref()),
                 turned_away: turned_away.get(&cell).copied().unwrap_or_default(),
             }
         })
         .collect();
-    answer(question, rows)
+    answer(request, rows)
 }
 
 /// What is known of a bucket besides its changes.

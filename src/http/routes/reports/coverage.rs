@@ -16,11 +16,11 @@ use crate::{
     call::KnownEvent,
     http::{
         Problem, Shared,
-        auth::Caller,
+        auth::ApiClient,
         openapi::{answers::BadParameter, example},
         routes::reports::{
-            question::{Asking, Look, Question},
-            table::{Place, ReportDocument, Row, ShownDirection, answer, shown, time},
+            request::{ReportParameters, ReportRequest, ReportSnapshot},
+            table::{ReportDocument, ReportRow, RowKey, ShownDirection, answer, shown, time},
         },
     },
     store::reports::coverage::{Kind, coverage},
@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct CoverageRow {
     #[serde(flatten)]
-    place: Place,
+    key: RowKey,
     /// The provider's name of the type.
     event_type: String,
     /// Whether the provider describes the type: it is one of the 18.
@@ -47,15 +47,15 @@ pub(in crate::http) struct CoverageRow {
     calls_that_skipped: Option<u64>,
 }
 
-impl Row for CoverageRow {
+impl ReportRow for CoverageRow {
     fn names() -> Vec<String> {
         ["event_type", "known", "events", "first_seen_at", "last_seen_at", "calls_that_skipped"]
             .map(str::to_owned)
             .into()
     }
 
-    fn place(&self) -> &Place {
-        &self.place
+    fn key(&self) -> &RowKey {
+        &self.key
     }
 
     fn values(&self) -> Vec<String> {
@@ -78,7 +78,7 @@ impl Row for CoverageRow {
     path = "/reports/coverage",
     operation_id = "get_coverage",
     tag = "reports",
-    params(Asking),
+    params(ReportParameters),
     responses(
         (status = 200, description = "The report.", content(
             (ReportDocument<CoverageRow> = "application/json",
@@ -92,26 +92,29 @@ impl Row for CoverageRow {
 )]
 pub(in crate::http) async fn show(
     State(service): State<Shared>,
-    caller: Caller,
+    caller: ApiClient,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Question::answer(&service, &caller, &uri, &headers, report).await
+    ReportRequest::answer(&service, &caller, &uri, &headers, report).await
 }
 
 /// The report.
-async fn report(mut question: Question, mut look: Look) -> Result<Response, Problem> {
-    let mut beside = look.beside().await?;
-    let found = coverage(&mut look.tx, beside.as_deref_mut(), &question.query()).await?;
+async fn report(
+    mut request: ReportRequest,
+    mut snapshot: ReportSnapshot,
+) -> Result<Response, Problem> {
+    let mut beside = snapshot.beside().await?;
+    let found = coverage(&mut snapshot.tx, beside.as_deref_mut(), &request.query()).await?;
     let types: Vec<KnownEvent> = KnownEvent::ALL
         .iter()
         .copied()
-        .filter(|known| question.direction.is_none_or(|it| it == known.direction()))
+        .filter(|known| request.direction.is_none_or(|it| it == known.direction()))
         .collect();
     let is_unknown = |kind: &&Kind| kind.event_type.parse::<KnownEvent>().is_err();
     let unknown: Vec<&Kind> = found.seen.keys().filter(is_unknown).collect();
-    question.check_rows(found.projects.len() * types.len() + unknown.len())?;
-    question.by_project = true;
+    request.check_rows(found.projects.len() * types.len() + unknown.len())?;
+    request.by_project = true;
     let row = |kind: &Kind, known: Option<KnownEvent>| {
         let seen = found.seen.get(kind);
         let skipped = found.skipped.get(kind).copied().unwrap_or_default();
@@ -122,10 +125,10 @@ async fn report(mut question: Question, mut look: Look) -> Result<Response, Prob
             first_seen_at: seen.map(|seen| seen.first_seen_at),
             last_seen_at: seen.map(|seen| seen.last_seen_at),
             calls_that_skipped: known.map(|_| skipped),
-            place: Place {
-                bucket_start: question.bucket_start(kind.bucket),
+            key: RowKey {
+                bucket_start: request.bucket_start(kind.bucket),
                 project_id: Some(kind.project_id.clone()),
-                direction: question
+                direction: request
                     .by_direction
                     .then_some(ShownDirection(known.map(KnownEvent::direction))),
             },
@@ -133,8 +136,8 @@ async fn report(mut question: Question, mut look: Look) -> Result<Response, Prob
     };
     // In the order of the rows.
     let mut unknown = unknown.into_iter().peekable();
-    let mut rows = Vec::with_capacity(question.starts.len() * found.projects.len() * types.len());
-    for bucket in 0..question.starts.len() {
+    let mut rows = Vec::with_capacity(request.starts.len() * found.projects.len() * types.len());
+    for bucket in 0..request.starts.len() {
         for project_id in &found.projects {
             let kind = |event_type: &str| Kind {
                 bucket,
@@ -146,5 +149,5 @@ async fn report(mut question: Question, mut look: Look) -> Result<Response, Prob
             rows.extend(from_fn(|| unknown.next_if(is_here)).map(|kind| row(kind, None)));
         }
     }
-    answer(question, rows)
+    answer(request, rows)
 }

@@ -13,11 +13,11 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         Problem, Shared,
-        auth::Caller,
+        auth::ApiClient,
         openapi::{answers::BadParameter, example},
         routes::reports::{
-            question::{Asking, Look, Question},
-            table::{Place, ReportDocument, Row, answer, shown},
+            request::{ReportParameters, ReportRequest, ReportSnapshot},
+            table::{ReportDocument, ReportRow, RowKey, answer, shown},
         },
     },
     store::reports::{
@@ -35,7 +35,7 @@ const TOTAL: &str = "total";
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct DurationsRow {
     #[serde(flatten)]
-    place: Place,
+    key: RowKey,
     /// The status, or `total`.
     status: String,
     /// How many calls have been in it, and left it.
@@ -51,12 +51,12 @@ pub(in crate::http) struct DurationsRow {
 }
 
 impl DurationsRow {
-    fn of(place: Place, status: String, durations: Option<&Durations>) -> Self {
+    fn of(key: RowKey, status: String, durations: Option<&Durations>) -> Self {
         let percentile = |at: f64, of: fn(&Durations) -> Percentile| {
             durations.map(|it| interpolated(at, it.count, of(it)))
         };
         Self {
-            place,
+            key,
             status,
             count: durations.map_or(0, |it| it.count),
             mean_seconds: durations.map(|it| it.mean),
@@ -70,19 +70,19 @@ impl DurationsRow {
 /// The continuous percentile, as `percentile_cont` of Postgres has it.
 #[expect(clippy::cast_precision_loss, reason = "a count below 2^53 is exact")]
 fn interpolated(at: f64, count: u64, Percentile { before, after }: Percentile) -> f64 {
-    let place = at * (count - 1) as f64;
-    before + (place - place.floor()) * (after - before)
+    let rank = at * (count - 1) as f64;
+    before + (rank - rank.floor()) * (after - before)
 }
 
-impl Row for DurationsRow {
+impl ReportRow for DurationsRow {
     fn names() -> Vec<String> {
         ["status", "count", "mean_seconds", "p50_seconds", "p90_seconds", "p99_seconds"]
             .map(str::to_owned)
             .into()
     }
 
-    fn place(&self) -> &Place {
-        &self.place
+    fn key(&self) -> &RowKey {
+        &self.key
     }
 
     fn values(&self) -> Vec<String> {
@@ -106,7 +106,7 @@ impl Row for DurationsRow {
     path = "/reports/durations",
     operation_id = "get_durations",
     tag = "reports",
-    params(Asking),
+    params(ReportParameters),
     responses(
         (status = 200, description = "The report.", content(
             (ReportDocument<DurationsRow> = "application/json",
@@ -120,32 +120,32 @@ impl Row for DurationsRow {
 )]
 pub(in crate::http) async fn show(
     State(service): State<Shared>,
-    caller: Caller,
+    caller: ApiClient,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Question::answer(&service, &caller, &uri, &headers, report).await
+    ReportRequest::answer(&service, &caller, &uri, &headers, report).await
 }
 
 /// The report.
-async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
-    let found = durations(&mut look.tx, &question.query()).await?;
+async fn report(request: ReportRequest, mut snapshot: ReportSnapshot) -> Result<Response, Problem> {
+    let found = durations(&mut snapshot.tx, &request.query()).await?;
     let seen: BTreeSet<&StatusName> = found.iter().filter_map(|it| it.status.as_ref()).collect();
     let statuses: Vec<Option<&StatusName>> = seen.into_iter().map(Some).chain([None]).collect();
     let groups = found.iter().map(|it| it.cell.group.clone());
-    let cells = question.cells(groups, statuses.len())?;
+    let cells = request.cells(groups, statuses.len())?;
     let found: BTreeMap<_, _> =
         found.iter().map(|it| ((&it.cell, it.status.as_ref()), it)).collect();
     let rows = cells.iter().flat_map(|cell| {
-        let (question, found) = (&question, &found);
+        let (request, found) = (&request, &found);
         statuses.iter().map(move |status| {
             let name = status.map_or(TOTAL, |status| &status.name).to_owned();
             let durations = found.get(&(cell, *status)).copied();
-            DurationsRow::of(question.place(cell), name, durations)
+            DurationsRow::of(request.key(cell), name, durations)
         })
     });
     let rows = rows.collect();
-    answer(question, rows)
+    answer(request, rows)
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         Problem, Shared,
-        auth::Caller,
+        auth::ApiClient,
         openapi::{answers::BadParameter, example},
         routes::reports::{
-            question::{Asking, Look, Question},
-            table::{Place, ReportDocument, Row, answer},
+            request::{ReportParameters, ReportRequest, ReportSnapshot},
+            table::{ReportDocument, ReportRow, RowKey, answer},
         },
     },
     store::reports::errors::errors,
@@ -27,7 +27,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct ErrorsRow {
     #[serde(flatten)]
-    place: Place,
+    key: RowKey,
     /// The provider's code; null where it gave none.
     code: Option<String>,
     /// The phase of the call; null where the provider gave none.
@@ -38,13 +38,13 @@ pub(in crate::http) struct ErrorsRow {
     calls: u64,
 }
 
-impl Row for ErrorsRow {
+impl ReportRow for ErrorsRow {
     fn names() -> Vec<String> {
         ["code", "phase", "errors", "calls"].map(str::to_owned).into()
     }
 
-    fn place(&self) -> &Place {
-        &self.place
+    fn key(&self) -> &RowKey {
+        &self.key
     }
 
     fn values(&self) -> Vec<String> {
@@ -65,7 +65,7 @@ impl Row for ErrorsRow {
     path = "/reports/errors",
     operation_id = "get_errors",
     tag = "reports",
-    params(Asking),
+    params(ReportParameters),
     responses(
         (status = 200, description = "The report.", content(
             (ReportDocument<ErrorsRow> = "application/json",
@@ -79,29 +79,29 @@ impl Row for ErrorsRow {
 )]
 pub(in crate::http) async fn show(
     State(service): State<Shared>,
-    caller: Caller,
+    caller: ApiClient,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Question::answer(&service, &caller, &uri, &headers, report).await
+    ReportRequest::answer(&service, &caller, &uri, &headers, report).await
 }
 
 /// The report.
-async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
-    let errors = errors(&mut look.tx, &question.query()).await?;
+async fn report(request: ReportRequest, mut snapshot: ReportSnapshot) -> Result<Response, Problem> {
+    let errors = errors(&mut snapshot.tx, &request.query()).await?;
     let kinds: BTreeSet<_> = errors.iter().map(|errors| (&errors.code, &errors.phase)).collect();
     let groups = errors.iter().map(|errors| errors.cell.group.clone());
-    let cells = question.cells(groups, kinds.len())?;
+    let cells = request.cells(groups, kinds.len())?;
     let found: BTreeMap<_, _> = errors
         .iter()
         .map(|errors| ((&errors.cell, (&errors.code, &errors.phase)), errors))
         .collect();
     let rows = cells.iter().flat_map(|cell| {
-        let (question, found) = (&question, &found);
+        let (request, found) = (&request, &found);
         kinds.iter().map(move |(code, phase)| {
             let found = found.get(&(cell, (*code, *phase)));
             ErrorsRow {
-                place: question.place(cell),
+                key: request.key(cell),
                 code: (*code).clone(),
                 phase: (*phase).clone(),
                 errors: found.map_or(0, |found| found.errors),
@@ -110,5 +110,5 @@ async fn report(question: Question, mut look: Look) -> Result<Response, Problem>
         })
     });
     let rows = rows.collect();
-    answer(question, rows)
+    answer(request, rows)
 }

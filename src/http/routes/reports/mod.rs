@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | [`question`] | what may be asked of every report, and its bounds |
+//! | [`request`] | what may be asked of every report, and its bounds |
 //! | [`table`] | an answer: its rows as JSON and as CSV |
 //! | [`outcomes`], [`durations`], [`concurrency`], [`errors`], [`coverage`] | one report each |
 //!
@@ -17,7 +17,7 @@ pub(crate) mod coverage;
 pub(crate) mod durations;
 pub(crate) mod errors;
 pub(crate) mod outcomes;
-pub mod question;
+pub mod request;
 mod table;
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -14,11 +14,11 @@ use crate::{
     call::Status,
     http::{
         Problem, Shared,
-        auth::Caller,
+        auth::ApiClient,
         openapi::{answers::BadParameter, example},
         routes::reports::{
-            question::{Asking, Look, Question},
-            table::{Place, ReportDocument, Row, answer, shown},
+            request::{ReportParameters, ReportRequest, ReportSnapshot},
+            table::{ReportDocument, ReportRow, RowKey, answer, shown},
         },
     },
     store::reports::{
@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct OutcomesRow {
     #[serde(flatten)]
-    place: Place,
+    key: RowKey,
     /// How many calls.
     calls: u64,
     /// How many of them have not ended.
@@ -66,7 +66,7 @@ fn by_name<S: Serializer>(
 }
 
 impl OutcomesRow {
-    fn of(place: Place, counts: Vec<OutcomeCount>) -> Self {
+    fn of(key: RowKey, counts: Vec<OutcomeCount>) -> Self {
         let sum = |is_counted: fn(&OutcomeCount) -> bool| -> u64 {
             counts.iter().filter(|it| !it.of_attempts && is_counted(it)).map(|it| it.count).sum()
         };
@@ -79,7 +79,7 @@ impl OutcomesRow {
             *counted.entry(status).or_default() += count;
         }
         Self {
-            place,
+            key,
             calls,
             live: calls - terminal,
             terminal,
@@ -98,7 +98,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
 
-impl Row for OutcomesRow {
+impl ReportRow for OutcomesRow {
     fn names() -> Vec<String> {
         let totals =
             ["calls", "live", "terminal", "completed", "completed_with_errors", "completion_rate"];
@@ -109,8 +109,8 @@ impl Row for OutcomesRow {
         totals.chain(by_status).chain(["attempts".to_owned()]).chain(of_attempts).collect()
     }
 
-    fn place(&self) -> &Place {
-        &self.place
+    fn key(&self) -> &RowKey {
+        &self.key
     }
 
     fn values(&self) -> Vec<String> {
@@ -148,7 +148,7 @@ fn belongs_to_attempt(status: Status) -> bool {
     path = "/reports/outcomes",
     operation_id = "get_outcomes",
     tag = "reports",
-    params(Asking),
+    params(ReportParameters),
     responses(
         (status = 200, description = "The report.", content(
             (ReportDocument<OutcomesRow> = "application/json",
@@ -162,29 +162,28 @@ fn belongs_to_attempt(status: Status) -> bool {
 )]
 pub(in crate::http) async fn show(
     State(service): State<Shared>,
-    caller: Caller,
+    caller: ApiClient,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Question::answer(&service, &caller, &uri, &headers, report).await
+    ReportRequest::answer(&service, &caller, &uri, &headers, report).await
 }
 
 /// The report.
-async fn report(question: Question, mut look: Look) -> Result<Response, Problem> {
-    let outcomes = outcomes(&mut look.tx, &question.query()).await?;
-    let rows = rows(&question, outcomes)?;
-    answer(question, rows)
+async fn report(request: ReportRequest, mut snapshot: ReportSnapshot) -> Result<Response, Problem> {
+    let outcomes = outcomes(&mut snapshot.tx, &request.query()).await?;
+    let rows = rows(&request, outcomes)?;
+    answer(request, rows)
 }
 
-fn rows(question: &Question, outcomes: Vec<OutcomeCount>) -> Result<Vec<OutcomesRow>, Problem> {
+fn rows(request: &ReportRequest, outcomes: Vec<OutcomeCount>) -> Result<Vec<OutcomesRow>, Problem> {
     let groups: Vec<_> = outcomes.iter().map(|outcome| outcome.cell.group.clone()).collect();
     let mut counted: BTreeMap<Cell, Vec<OutcomeCount>> = BTreeMap::new();
     for outcome in outcomes {
         counted.entry(outcome.cell.clone()).or_default().push(outcome);
     }
-    let cells = question.cells(groups, 1)?.into_iter();
-    let rows = cells.map(|cell| {
-        OutcomesRow::of(question.place(&cell), counted.remove(&cell).unwrap_or_default())
-    });
+    let cells = request.cells(groups, 1)?.into_iter();
+    let rows = cells
+        .map(|cell| OutcomesRow::of(request.key(&cell), counted.remove(&cell).unwrap_or_default()));
     Ok(rows.collect())
 }

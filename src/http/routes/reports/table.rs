@@ -16,7 +16,7 @@ use crate::{
     call::Direction,
     http::{
         Problem,
-        routes::reports::question::{Bucket, Format, Question},
+        routes::reports::request::{Bucket, ReportFormat, ReportRequest},
     },
     transfer::csv::harmless,
 };
@@ -53,7 +53,7 @@ fn list_of<R: ToSchema>() -> Array {
 /// What a row is of: what it begins with.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = ReportPlace)]
-pub(crate) struct Place {
+pub(crate) struct RowKey {
     /// When the bucket begins, which may be before the span; absent where there are none.
     #[schema(value_type = String, format = DateTime, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,27 +87,30 @@ impl ToSchema for ShownDirection {}
 
 /// A row of a report, as CSV has it. Its names are those of the JSON, and those
 /// of a member's members follow it after a full stop.
-pub(crate) trait Row: Serialize + ToSchema {
-    /// The names of what follows the place.
+pub(crate) trait ReportRow: Serialize + ToSchema {
+    /// The names of what follows the key.
     fn names() -> Vec<String>;
 
-    /// The place.
-    fn place(&self) -> &Place;
+    /// The key.
+    fn key(&self) -> &RowKey;
 
     /// What follows it.
     fn values(&self) -> Vec<String>;
 }
 
-/// Answers a question.
-pub(crate) fn answer<R: Row>(question: Question, rows: Vec<R>) -> Result<Response, Problem> {
-    let mut response = match question.format {
-        Format::Json => {
-            let Question { from, to, bucket, time_zone, .. } = question;
+/// Responses a request.
+pub(crate) fn answer<R: ReportRow>(
+    request: ReportRequest,
+    rows: Vec<R>,
+) -> Result<Response, Problem> {
+    let mut response = match request.format {
+        ReportFormat::Json => {
+            let ReportRequest { from, to, bucket, time_zone, .. } = request;
             Json(ReportDocument { from, to, bucket, time_zone, rows }).into_response()
         }
-        Format::Csv => {
+        ReportFormat::Csv => {
             let broken = |error: &dyn std::fmt::Display| Problem::internal(error.to_string());
-            let csv = written(&question, &rows).map_err(|error| broken(&error))?;
+            let csv = written(&request, &rows).map_err(|error| broken(&error))?;
             let content_type = HeaderValue::from_static(CSV);
             ([(header::CONTENT_TYPE, content_type)], csv).into_response()
         }
@@ -119,18 +122,18 @@ pub(crate) fn answer<R: Row>(question: Question, rows: Vec<R>) -> Result<Respons
 /// The rows as [RFC 4180] has them.
 ///
 /// [RFC 4180]: https://www.rfc-editor.org/rfc/rfc4180
-fn written<R: Row>(question: &Question, rows: &[R]) -> Result<Vec<u8>, csv::Error> {
+fn written<R: ReportRow>(request: &ReportRequest, rows: &[R]) -> Result<Vec<u8>, csv::Error> {
     let mut writer =
         csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     let places = [
-        ("bucket_start", question.bucket != Bucket::Undivided),
-        ("project_id", question.by_project),
-        ("direction", question.by_direction),
+        ("bucket_start", request.bucket != Bucket::Undivided),
+        ("project_id", request.by_project),
+        ("direction", request.by_direction),
     ];
     let grouped = places.iter().filter(|(_, is_shown)| *is_shown);
     writer.write_record(grouped.map(|(name, _)| (*name).to_owned()).chain(R::names()))?;
     for row in rows {
-        let Place { bucket_start, project_id, direction } = row.place();
+        let RowKey { bucket_start, project_id, direction } = row.key();
         let values = [
             bucket_start.map(time).unwrap_or_default(),
             project_id.clone().unwrap_or_default(),

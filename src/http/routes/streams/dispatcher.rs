@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     http::routes::streams::{
-        Inner, Published, Streams,
-        page::{End, Page},
+        Inner, Publication, Streams,
+        page::{EndReason, Page},
     },
     log_limit,
     store::{
@@ -109,7 +109,7 @@ impl Dispatcher {
             position.send_modify(|position| {
                 *position = None;
                 // Fails where there is no subscription.
-                let _ = published.send(Published::End(End::Unavailable));
+                let _ = published.send(Publication::EndReason(EndReason::Unavailable));
             });
             Err(store::Error::Panicked)
         })
@@ -212,7 +212,7 @@ impl Dispatcher {
             *position = Some(last);
             if let Some(page) = page {
                 // Fails where the last subscription was just dropped.
-                let _ = self.streams.0.published.send(Published::Page(page));
+                let _ = self.streams.0.published.send(Publication::Page(page));
             }
         });
     }
@@ -221,7 +221,7 @@ impl Dispatcher {
     fn reset(&self, head: FeedHead) {
         self.streams.0.position.send_modify(|position| {
             *position = Some(head.last);
-            let _ = self.streams.0.published.send(Published::Reset(head));
+            let _ = self.streams.0.published.send(Publication::Reset(head));
         });
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     access::Projects,
     call::{CallId, Direction, ProjectId, Status},
     http::{
-        auth::Caller,
+        auth::ApiClient,
         query::{Query, parameter, read_name, read_statuses, statuses_parameter},
     },
     store::events::{feed::FeedEvent, feed_details::FeedFilter},
@@ -34,7 +34,7 @@ impl Filter {
     /// Reads the parameters `project_id`, `direction` and `status`.
     pub(in crate::http) fn read(
         query: &mut Query,
-        caller: &Caller,
+        caller: &ApiClient,
         call_id: Option<CallId>,
     ) -> Self {
         Self {
@@ -64,9 +64,9 @@ impl Filter {
 }
 
 /// The parameters of a filter.
-pub(in crate::http) struct Filtering;
+pub(in crate::http) struct FilterParameters;
 
-impl IntoParams for Filtering {
+impl IntoParams for FilterParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let query = ParameterIn::Query;
         vec![

@@ -1,10 +1,10 @@
 //! `GET /stream`, `GET /calls/{call_id}/stream`: events as they are stored, by any
-//! instance, as [Server-Sent Events]; and waiting for a call to end.
+//! instance, as [Server-DeliverySchema Events]; and waiting for a call to end.
 //!
 //! | module | owns |
 //! | --- | --- |
 //! | `dispatcher` | reading the change feed, once for all streams and waits of the instance |
-//! | `page` | a page of the feed as Server-Sent Events, written once for all streams |
+//! | `page` | a page of the feed as Server-DeliverySchema Events, written once for all streams |
 //! | `filter` | which events a stream selects |
 //! | `subscription` | one open stream: catches up from its position, then receives pages |
 //! | `wait` | requests that wait for a call to end |
@@ -19,7 +19,7 @@
 //! Deliberately absent: SQL. A late event may change the disposition of earlier ones;
 //! that is no event of its own.
 //!
-//! [Server-Sent Events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
+//! [Server-DeliverySchema Events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 mod dispatcher;
 pub(crate) mod filter;
@@ -53,10 +53,10 @@ use crate::{
     call::{CallId, ProjectId},
     http::{
         Problem, Shared,
-        auth::{Caller, Pass},
-        openapi::answers::{Answers, BadParameter, problems},
+        auth::{ApiClient, PresentedKey},
+        openapi::answers::{BadParameter, Responses, problems},
         query::{CallIdInPath, Query, parameter},
-        routes::calls::{get::at_most_one, lookup},
+        routes::calls::{get::at_most_one, reader},
     },
     store::{
         calls::find::CallQuery,
@@ -64,11 +64,11 @@ use crate::{
     },
 };
 use dispatcher::Dispatcher;
-use filter::{Filter, Filtering};
-use page::{End, Page, read_id};
+use filter::{Filter, FilterParameters};
+use page::{EndReason, Page, read_id};
 use subscription::Subscription;
 use wait::Waits;
-pub(crate) use wait::{Waiting, find_ended, read_wait};
+pub(crate) use wait::{WaitParameter, find_ended, read_wait};
 
 /// The number of pages that are kept for slow clients. The dispatcher publishes at most
 /// fifty a second: five seconds' worth, and more where there are fewer.
@@ -77,9 +77,9 @@ const MAX_PAGES: usize = 256;
 /// The number of subscriptions that catch up at once, over connections of their own.
 const READERS: u32 = 2;
 
-/// The number of waits that look up their call at once, so that other requests still
+/// The number of waits that snapshot up their call at once, so that other requests still
 /// find room when all of them do.
-const LOOKERS: usize = lookup::MAX_WAITING / 4;
+const LOOKERS: usize = reader::MAX_WAITING / 4;
 
 /// How long the dispatcher may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,13 +88,13 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What the dispatcher publishes to all subscriptions.
 #[derive(Debug, Clone)]
-enum Published {
+enum Publication {
     /// Events.
     Page(Arc<Page>),
     /// The feed was reset; this is its end.
     Reset(FeedHead),
     /// All streams end.
-    End(End),
+    EndReason(EndReason),
 }
 
 /// The streams of this instance.
@@ -104,7 +104,7 @@ pub struct Streams(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// What the dispatcher publishes. Its receivers are the subscriptions.
-    published: broadcast::Sender<Published>,
+    published: broadcast::Sender<Publication>,
     /// The position up to which everything was published; `None` while the dispatcher is
     /// not needed. It changes together with what is published, under its lock.
     position: watch::Sender<Option<FeedPosition>>,
@@ -123,9 +123,9 @@ struct Inner {
 
 /// The running dispatcher of [`Streams`].
 #[derive(Debug)]
-pub struct Dispatching(JoinHandle<()>);
+pub struct DispatcherTask(JoinHandle<()>);
 
-impl Dispatching {
+impl DispatcherTask {
     /// Waits until it has ended, which it does when it is to stop.
     pub async fn finish(self) {
         if let Err(panicked) = self.0.await {
@@ -142,7 +142,7 @@ impl Streams {
         options: &PgConnectOptions,
         max_listeners: usize,
         stop: impl Future<Output = ()> + Send + 'static,
-    ) -> (Self, Dispatching) {
+    ) -> (Self, DispatcherTask) {
         let streams = Self(Arc::new(Inner {
             published: broadcast::Sender::new(MAX_PAGES),
             position: watch::Sender::new(None),
@@ -156,7 +156,7 @@ impl Streams {
             metrics: Metrics::default(),
         }));
         let dispatcher = Dispatcher::new(streams.clone(), options.clone());
-        (streams, Dispatching(tokio::spawn(dispatcher.run(stop))))
+        (streams, DispatcherTask(tokio::spawn(dispatcher.run(stop))))
     }
 
     /// Its metrics, to be registered.
@@ -179,7 +179,7 @@ impl Streams {
     }
 
     /// A receiver of what is published from now on, and the position after which it goes on.
-    async fn subscribe(&self) -> Result<(broadcast::Receiver<Published>, FeedPosition), Problem> {
+    async fn subscribe(&self) -> Result<(broadcast::Receiver<Publication>, FeedPosition), Problem> {
         let mut positions = self.0.position.subscribe();
         let (published, position) = {
             // While this is held nothing is published, and the dispatcher keeps its position.
@@ -233,7 +233,7 @@ impl Default for Metrics {
         let ends =
             Opts::new("callstate_stream_ends_total", "Streams that the service ended, by reason.");
         let ends = IntCounterVec::new(ends, &["reason"]).expect("the names are well-formed");
-        for end in End::ALL {
+        for end in EndReason::ALL {
             ends.with_label_values(&[end.as_str()]);
         }
         Self {
@@ -251,16 +251,16 @@ impl Default for Metrics {
 
 /// Counts one more while it lives.
 #[derive(Debug)]
-struct Counted(IntGauge);
+struct GaugeGuard(IntGauge);
 
-impl Counted {
+impl GaugeGuard {
     fn in_(gauge: &IntGauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -288,7 +288,7 @@ const EXAMPLE: &str = "retry: 1000\n:\nid: 1f0c53a8d2e4-871\n\n\
 
 /// Events as they are stored
 ///
-/// Server-Sent Events: `event: call` for each event that is stored, by any instance, with its call
+/// Server-DeliverySchema Events: `event: call` for each event that is stored, by any instance, with its call
 /// after it: a `StreamMessage`. None is left out and none sent twice, in the order of commits. Where
 /// `Last-Event-ID` is not a position of this feed, because the database was restored or lost events,
 /// the stream begins with `event: reset`, as `{"reason": "other_feed", "head": "1f0c53a8d2e4-872"}`
@@ -299,7 +299,7 @@ const EXAMPLE: &str = "retry: 1000\n:\nid: 1f0c53a8d2e4-871\n\n\
     path = "/stream",
     operation_id = "listen",
     tag = "calls",
-    params(Filtering, LastEventId),
+    params(FilterParameters, LastEventId),
     responses(
         (status = 200, description = "A stream that stays open.", body = String,
          content_type = "text/event-stream", example = json!(EXAMPLE)),
@@ -309,8 +309,8 @@ const EXAMPLE: &str = "retry: 1000\n:\nid: 1f0c53a8d2e4-871\n\n\
 )]
 pub(crate) async fn all(
     State(service): State<Shared>,
-    caller: Caller,
-    pass: Pass,
+    caller: ApiClient,
+    pass: PresentedKey,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -329,7 +329,7 @@ pub(crate) async fn all(
     path = "/calls/{call_id}/stream",
     operation_id = "listen_to_call",
     tag = "calls",
-    params(CallIdInPath, Filtering, LastEventId),
+    params(CallIdInPath, FilterParameters, LastEventId),
     responses(
         (status = 200, description = "A stream that stays open.", body = String,
          content_type = "text/event-stream", example = json!(EXAMPLE)),
@@ -339,8 +339,8 @@ pub(crate) async fn all(
 )]
 pub(crate) async fn of_call(
     State(service): State<Shared>,
-    caller: Caller,
-    pass: Pass,
+    caller: ApiClient,
+    pass: PresentedKey,
     CallIdInPath(call_id): CallIdInPath,
     headers: HeaderMap,
     uri: Uri,
@@ -350,7 +350,7 @@ pub(crate) async fn of_call(
     let last_id = read_last_id(&mut query, &headers);
     query.finish()?;
     let query = CallQuery { call_id: call_id.clone(), projects: filter.projects.clone() };
-    let found = service.lookup.find(query).await?;
+    let found = service.calls.find(query).await?;
     at_most_one(found, &call_id, |stored| &stored.key.project_id)?;
     Ok(Subscription::open(&service, filter, pass, last_id).await?.respond())
 }
@@ -359,7 +359,7 @@ pub(crate) async fn of_call(
 pub(crate) struct NoOneCall;
 
 impl IntoResponses for NoOneCall {
-    fn responses() -> Answers {
+    fn responses() -> Responses {
         let call_id = CallId::new("call-1").expect("it is short");
         let projects = ["p-1", "p-2"].map(|id| ProjectId::new(id).expect("it is short"));
         let ambiguous = at_most_one(projects.into(), &call_id, |project_id| project_id).err();

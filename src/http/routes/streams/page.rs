@@ -1,4 +1,4 @@
-//! A page of the change feed as Server-Sent Events, written once for all streams.
+//! A page of the change feed as Server-DeliverySchema Events, written once for all streams.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::{
 
 /// Why the service ends a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum EndReason {
     /// Its client fell behind the pages that are kept.
     TooSlow,
     /// Its key is no longer valid.
@@ -27,7 +27,7 @@ pub(crate) enum End {
     Unavailable,
 }
 
-impl End {
+impl EndReason {
     pub(crate) const ALL: [Self; 4] =
         [Self::TooSlow, Self::KeyRefused, Self::Stopping, Self::Unavailable];
 
@@ -46,7 +46,7 @@ impl End {
 /// stored.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StreamMessage)]
-pub(in crate::http) struct Data<'a> {
+pub(in crate::http) struct StreamMessage<'a> {
     /// The provider's name of the call.
     #[schema(value_type = CallId)]
     call_id: &'a CallId,
@@ -134,7 +134,7 @@ impl Page {
 }
 
 fn write_event(text: &mut String, feed_id: i64, event: &FeedEvent) {
-    let data = Data {
+    let data = StreamMessage {
         call_id: &event.key.call_id,
         project_id: &event.key.project_id,
         direction: event.direction,
@@ -188,7 +188,7 @@ pub(in crate::http) const fn name_of(reason: Discontinuity) -> &'static str {
 }
 
 /// The last message of a stream that the service ends.
-pub(crate) fn write_end(end: End) -> Bytes {
+pub(crate) fn write_end(end: EndReason) -> Bytes {
     format!("event: end\ndata: {{\"reason\":\"{}\"}}\n\n", end.as_str()).into()
 }
 
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::{
         call::CallKey,
-        http::{auth::Caller, query::Query},
+        http::{auth::ApiClient, query::Query},
     };
 
     fn at(position: i64) -> FeedPosition {
@@ -241,7 +241,7 @@ mod tests {
 
     fn filter(query: &str) -> Filter {
         let uri = format!("/stream?{query}").parse().unwrap();
-        Filter::read(&mut Query::of(&uri), &Caller::Anyone, None)
+        Filter::read(&mut Query::of(&uri), &ApiClient::Anonymous, None)
     }
 
     #[test]

@@ -24,13 +24,13 @@ use tokio::{
 use crate::{
     clock::Clock,
     http::{
-        Keyring, Problem, Service,
-        auth::Pass,
+        ApiKeyCache, Problem, Service,
+        auth::PresentedKey,
         routes::streams::{
-            Counted, Inner, Published, Streams,
+            GaugeGuard, Inner, Publication, Streams,
             dispatcher::{PAGE, in_time, valid},
             filter::Filter,
-            page::{End, Page, write_beginning, write_end, write_heartbeat, write_reset},
+            page::{EndReason, Page, write_beginning, write_end, write_heartbeat, write_reset},
             stopped,
         },
     },
@@ -58,11 +58,11 @@ const ACCEL_BUFFERING: (HeaderName, HeaderValue) =
 /// One open stream.
 pub(crate) struct Subscription {
     streams: Streams,
-    keyring: Keyring,
+    api_keys: ApiKeyCache,
     clock: Clock,
     filter: Filter,
-    pass: Pass,
-    published: broadcast::Receiver<Published>,
+    pass: PresentedKey,
+    published: broadcast::Receiver<Publication>,
     /// The position after which `published` goes on.
     dispatched: FeedPosition,
     /// The position up to which everything was sent.
@@ -76,7 +76,7 @@ pub(crate) struct Subscription {
     trusted_until: Instant,
     stopping: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
-    _counted: Counted,
+    _counted: GaugeGuard,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Subscription {
     pub(crate) async fn open(
         service: &Service,
         filter: Filter,
-        pass: Pass,
+        pass: PresentedKey,
         last_id: Option<FeedPosition>,
     ) -> Result<Self, Problem> {
         let streams = service.streams.clone();
@@ -112,7 +112,7 @@ impl Subscription {
         let mut checks = interval_at(now + CHECK_INTERVAL, CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
-            keyring: service.keyring.clone(),
+            api_keys: service.api_keys.clone(),
             clock: service.clock.clone(),
             filter,
             pass,
@@ -126,7 +126,7 @@ impl Subscription {
             trusted_until: now + LONGEST_UNCHECKED,
             stopping: streams.stopping(),
             _permit: permit,
-            _counted: Counted::in_(&streams.0.metrics.listeners),
+            _counted: GaugeGuard::in_(&streams.0.metrics.listeners),
             streams,
         })
     }
@@ -158,7 +158,7 @@ impl Subscription {
                         continue;
                     }
                     if *self.stopping.borrow() {
-                        return Some(self.end(End::Stopping));
+                        return Some(self.end(EndReason::Stopping));
                     }
                     if self.checks.tick().now_or_never().is_some()
                         && let Some(bytes) = self.check().await
@@ -171,7 +171,7 @@ impl Subscription {
                             if log_limit::admits("stream_cannot_catch_up", "") {
                                 tracing::warn!(%error, "a stream cannot catch up");
                             }
-                            self.end(End::Unavailable)
+                            self.end(EndReason::Unavailable)
                         }
                     });
                 }
@@ -210,21 +210,21 @@ impl Subscription {
     async fn receive(&mut self) -> Option<Bytes> {
         tokio::select! {
             biased;
-            () = stopped(&mut self.stopping) => Some(self.end(End::Stopping)),
+            () = stopped(&mut self.stopping) => Some(self.end(EndReason::Stopping)),
             _ = self.checks.tick() => self.check().await,
             published = self.published.recv() => match published {
-                Ok(Published::Page(page)) => {
+                Ok(Publication::Page(page)) => {
                     self.state = State::Live;
                     self.take(&page)
                 }
-                Ok(Published::Reset(head)) => self.follow(head),
-                Ok(Published::End(end)) => Some(self.end(end)),
+                Ok(Publication::Reset(head)) => self.follow(head),
+                Ok(Publication::EndReason(end)) => Some(self.end(end)),
                 // So much was published while it caught up; the client is not to blame.
                 Err(RecvError::Lagged(_)) if self.state == State::CaughtUp => {
                     self.resubscribe().await
                 }
-                Err(RecvError::Lagged(_)) => Some(self.end(End::TooSlow)),
-                Err(RecvError::Closed) => Some(self.end(End::Stopping)),
+                Err(RecvError::Lagged(_)) => Some(self.end(EndReason::TooSlow)),
+                Err(RecvError::Closed) => Some(self.end(EndReason::Stopping)),
             },
         }
     }
@@ -248,8 +248,8 @@ impl Subscription {
                 self.position = dispatched;
                 Some(write_reset(Discontinuity::OtherFeed, dispatched))
             }
-            Err(_) if *self.stopping.borrow() => Some(self.end(End::Stopping)),
-            Err(_) => Some(self.end(End::Unavailable)),
+            Err(_) if *self.stopping.borrow() => Some(self.end(EndReason::Stopping)),
+            Err(_) => Some(self.end(EndReason::Unavailable)),
         }
     }
 
@@ -269,25 +269,25 @@ impl Subscription {
         self.checked += 1;
         let checked = tokio::select! {
             biased;
-            () = stopped(&mut self.stopping) => return Some(self.end(End::Stopping)),
+            () = stopped(&mut self.stopping) => return Some(self.end(EndReason::Stopping)),
             checked = timeout_at(
                 self.trusted_until,
-                self.pass.check(&self.keyring, self.clock.now()),
+                self.pass.check(&self.api_keys, self.clock.now()),
             ) => checked,
         };
         match checked {
             Ok(Ok(())) => self.trusted_until = Instant::now() + LONGEST_UNCHECKED,
             Ok(Err(problem)) if problem.status() == StatusCode::UNAUTHORIZED => {
-                return Some(self.end(End::KeyRefused));
+                return Some(self.end(EndReason::KeyRefused));
             }
             // A database that is away for a moment ends no stream.
             Ok(Err(_)) if Instant::now() < self.trusted_until => {}
-            Ok(Err(_)) | Err(_) => return Some(self.end(End::Unavailable)),
+            Ok(Err(_)) | Err(_) => return Some(self.end(EndReason::Unavailable)),
         }
         self.checked.is_multiple_of(CHECKS_PER_HEARTBEAT).then(|| write_heartbeat(self.position))
     }
 
-    fn end(&mut self, end: End) -> Bytes {
+    fn end(&mut self, end: EndReason) -> Bytes {
         self.state = State::Ended;
         self.streams.0.metrics.ends.with_label_values(&[end.as_str()]).inc();
         write_end(end)
@@ -303,7 +303,7 @@ mod tests {
     use tokio::{sync::Notify, task::yield_now};
 
     use super::{super::dispatcher::Dispatcher, *};
-    use crate::http::{auth::Caller, query::Query};
+    use crate::http::{auth::ApiClient, query::Query};
 
     const HERE: FeedPosition = FeedPosition { feed_id: 7, position: 12 };
 
@@ -327,12 +327,12 @@ mod tests {
             request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        let filter = Filter::read(&mut Query::of(&parts.uri), &Caller::Anyone, None);
+        let filter = Filter::read(&mut Query::of(&parts.uri), &ApiClient::Anonymous, None);
         Subscription {
-            keyring: Keyring::start(PgPoolOptions::new().connect_lazy_with(keys), false).0,
+            api_keys: ApiKeyCache::start(PgPoolOptions::new().connect_lazy_with(keys), false).0,
             clock: Clock::system(),
             filter,
-            pass: Pass::from_request_parts(&mut parts, &()).await.unwrap(),
+            pass: PresentedKey::from_request_parts(&mut parts, &()).await.unwrap(),
             published: streams.0.published.subscribe(),
             dispatched: HERE,
             position: HERE,
@@ -343,7 +343,7 @@ mod tests {
             trusted_until: Instant::now() + LONGEST_UNCHECKED,
             stopping: streams.stopping(),
             _permit: streams.permit().unwrap(),
-            _counted: Counted::in_(&streams.0.metrics.listeners),
+            _counted: GaugeGuard::in_(&streams.0.metrics.listeners),
             streams: streams.clone(),
         }
     }
@@ -370,7 +370,7 @@ mod tests {
             let mut subscription = subscription(&streams(), Some(&key), keys).await;
             assert_eq!(subscription.next().await, Some(write_beginning(HERE)));
             let started = Instant::now();
-            assert_eq!(subscription.next().await, Some(write_end(End::Unavailable)));
+            assert_eq!(subscription.next().await, Some(write_end(EndReason::Unavailable)));
             assert_eq!(started.elapsed().as_secs(), LONGEST_UNCHECKED.as_secs());
             assert_eq!(subscription.next().await, None);
         }
@@ -397,7 +397,7 @@ mod tests {
             (FeedPosition { position: 2, ..other }, Discontinuity::BeyondHead),
         ] {
             let head = FeedHead { last, last_used: last.position };
-            assert!(streams.0.published.send(Published::Reset(head)).is_ok());
+            assert!(streams.0.published.send(Publication::Reset(head)).is_ok());
             assert_eq!(subscription.next().await, Some(write_reset(reason, last)));
         }
     }
@@ -411,7 +411,7 @@ mod tests {
         let dispatcher = Dispatcher::new(streams.clone(), nowhere());
         let panicking = dispatcher.catch_panic(async { panic!("the dispatcher fails") });
         assert!(matches!(panicking.await, Err(store::Error::Panicked)));
-        assert_eq!(subscription.next().await, Some(write_end(End::Unavailable)));
+        assert_eq!(subscription.next().await, Some(write_end(EndReason::Unavailable)));
         assert_eq!(subscription.next().await, None);
         // The next subscription starts at the head.
         assert_eq!(*streams.0.position.borrow(), None);

@@ -2,7 +2,7 @@
 //!
 //! A wait is woken when its call has ended, whichever instance stored the event, and
 //! looks the call up. It holds no connection: the dispatcher reads the feed for all, and
-//! lookups are batched ([`lookup`](crate::http::routes::calls::lookup)).
+//! lookups are batched ([`lookup`](crate::http::routes::calls::reader)).
 
 use std::{
     collections::HashMap,
@@ -24,9 +24,9 @@ use crate::{
     call::CallId,
     http::{
         Problem, Service,
-        auth::Pass,
+        auth::PresentedKey,
         query::parameter,
-        routes::streams::{Counted, Streams, stopped},
+        routes::streams::{GaugeGuard, Streams, stopped},
         server::LONGEST_WAIT,
     },
     store::calls::{StoredCall, find::CallQuery},
@@ -108,12 +108,12 @@ impl Drop for Waiter {
 pub(crate) async fn find_ended(
     service: &Service,
     query: CallQuery,
-    pass: &Pass,
+    pass: &PresentedKey,
     longest: Duration,
 ) -> Result<Vec<StoredCall>, Problem> {
     let streams = &service.streams;
     let _permit = streams.permit()?;
-    let _counted = Counted::in_(&streams.0.metrics.waits);
+    let _counted = GaugeGuard::in_(&streams.0.metrics.waits);
     // Registered before the first lookup, so that no event after it is missed.
     let waiter = Waiter::of(streams, &query.call_id);
     let mut stopping = streams.stopping();
@@ -122,7 +122,7 @@ pub(crate) async fn find_ended(
     loop {
         let found = {
             let _looker = streams.0.lookers.acquire().await.expect("the semaphore is never closed");
-            service.lookup.find(query.clone()).await?
+            service.calls.find(query.clone()).await?
         };
         let is_settled = match found.as_slice() {
             [] => false,
@@ -131,7 +131,7 @@ pub(crate) async fn find_ended(
         };
         if is_over || is_settled {
             // The key may have been revoked meanwhile.
-            pass.check(&service.keyring, service.clock.now()).await?;
+            pass.check(&service.api_keys, service.clock.now()).await?;
             return Ok(found);
         }
         tokio::select! {
@@ -143,9 +143,9 @@ pub(crate) async fn find_ended(
 }
 
 /// The parameter `wait`.
-pub(crate) struct Waiting;
+pub(crate) struct WaitParameter;
 
-impl IntoParams for Waiting {
+impl IntoParams for WaitParameter {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let meaning = "How many seconds to wait until the call has ended. The response is sent then, or when \
                        the time is up; a call that does not exist yet is waited for too.";

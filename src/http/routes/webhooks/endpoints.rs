@@ -24,9 +24,9 @@ use crate::{
     call::ProjectId,
     http::{
         Problem, Shared,
-        body::{self, Unread},
+        body::{self, BodyError},
         routes::webhooks::metrics::{DeliveryMetrics, EndpointMetrics},
-        server::{Client, Edge, RequestId},
+        server::{ClientAddress, HttpServer, RequestId},
     },
     ingest::{Quarantine, quarantine::ReplayEndpoint},
     log_limit,
@@ -105,7 +105,7 @@ impl Endpoint {
     ) -> Result<Bytes, Problem> {
         let Limits { max_body, edge, quarantine } = limits;
         if body::announces_more_than(max_body, &body) {
-            return Err(unread_body(Unread::TooLarge, max_body));
+            return Err(unread_body(BodyError::TooLarge, max_body));
         }
         let header =
             |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
@@ -153,7 +153,7 @@ impl Endpoint {
                 endpoint = self.name,
                 cause,
                 request_id = RequestId::in_headers(headers).map(tracing::field::display),
-                client = Client::of(extensions).map(tracing::field::display),
+                client = ClientAddress::of(extensions).map(tracing::field::display),
                 "a delivery is not authentic: {error}",
             );
         }
@@ -170,7 +170,7 @@ impl Endpoint {
 /// What bounds the reading of a body, and where a stale delivery is kept.
 struct Limits<'a> {
     max_body: usize,
-    edge: &'a Edge,
+    edge: &'a HttpServer,
     quarantine: &'a Quarantine,
 }
 
@@ -223,7 +223,7 @@ impl FromRequest<Shared> for ReceivedDelivery {
                 .with_header(header::ALLOW, HeaderValue::from_static("POST")));
         }
         let max_body = endpoints.max_body;
-        let limits = Limits { max_body, edge: &service.edge, quarantine: &service.quarantine };
+        let limits = Limits { max_body, edge: &service.server, quarantine: &service.quarantine };
         let body = endpoint
             .receive(&parts, body, limits, received_at)
             .await
@@ -252,12 +252,14 @@ fn kept_headers(headers: &HeaderMap, is_as_sent: bool) -> Value {
 }
 
 /// The problem of a body that was not read to its end.
-pub(crate) fn unread_body(unread: Unread, max_body: usize) -> Problem {
+pub(crate) fn unread_body(unread: BodyError, max_body: usize) -> Problem {
     match unread {
-        Unread::TooLarge => Problem::too_large(format!("a delivery has at most {max_body} bytes")),
-        Unread::Broken => Problem::broken_body("the body ended before its end"),
-        Unread::TooSlow => Problem::too_slow("the body did not arrive in time"),
-        Unread::OverBudget => {
+        BodyError::TooLarge => {
+            Problem::too_large(format!("a delivery has at most {max_body} bytes"))
+        }
+        BodyError::Broken => Problem::broken_body("the body ended before its end"),
+        BodyError::TooSlow => Problem::too_slow("the body did not arrive in time"),
+        BodyError::OverBudget => {
             Problem::unavailable("Too many bodies of unauthenticated senders are being read.", None)
         }
     }

@@ -26,10 +26,10 @@ use crate::{
     call::{CallId, CallKey, Disposition, ProjectId, Status},
     http::{
         Problem, Service, Shared,
-        body::Unread,
+        body::BodyError,
         openapi::{
-            Sent,
-            answers::{Answers, problems},
+            DeliverySchema,
+            answers::{Responses, problems},
             example,
         },
         routes::webhooks::{
@@ -124,8 +124,9 @@ fn unsupported_encoding(error: &DecodeError) -> Problem {
 struct Rejections;
 
 impl IntoResponses for Rejections {
-    fn responses() -> Answers {
-        let unread = [Unread::TooLarge, Unread::Broken, Unread::TooSlow, Unread::OverBudget];
+    fn responses() -> Responses {
+        let unread =
+            [BodyError::TooLarge, BodyError::Broken, BodyError::TooSlow, BodyError::OverBudget];
         let unread = unread.map(|unread| unread_body(unread, 1024 * 1024));
         problems(unread.into_iter().chain([
             no_such_endpoint(),
@@ -159,7 +160,7 @@ impl IntoResponses for Rejections {
     tag = "deliveries",
     params(("endpoint" = String, Path, description = "The name of the endpoint.", example = json!("default"))),
     request_body(
-        content = Sent,
+        content = DeliverySchema,
         description = "What the provider sends; `Content-Type` may be missing.",
         example = json!(example(include_str!("../../openapi/examples/delivery.json"))),
     ),
@@ -200,7 +201,7 @@ async fn process(service: &Service, received: &ReceivedDelivery) -> Result<Outco
         Ok(body) => body,
         Err(error @ DecodeError::Unsupported) => return Err(unsupported_encoding(&error)),
         Err(DecodeError::TooLarge { max_bytes }) => {
-            return Err(unread_body(Unread::TooLarge, max_bytes));
+            return Err(unread_body(BodyError::TooLarge, max_bytes));
         }
         Err(error @ DecodeError::Corrupt { .. }) => {
             return Ok(Outcome::Quarantined(

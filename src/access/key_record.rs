@@ -21,7 +21,7 @@ named! {
 
 named! {
     /// Whether a key is good.
-    pub enum State as "state" {
+    pub enum KeyState as "state" {
         /// It is.
         Active = "active",
         /// Its time is over.
@@ -33,7 +33,7 @@ named! {
 
 /// What a key stands for: all that is known of it, but for the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
+pub struct KeyRecord {
     /// Names the key; tells nothing of it.
     pub id: Uuid,
     /// What people call it; several may have one name.
@@ -52,17 +52,17 @@ pub struct Grant {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-impl Grant {
+impl KeyRecord {
     /// Whether the key is good at that time. A revoked one is not, be the clock
     /// of who revoked it ahead of ours.
     #[must_use]
-    pub fn state(&self, now: DateTime<Utc>) -> State {
+    pub fn state(&self, now: DateTime<Utc>) -> KeyState {
         if self.revoked_at.is_some() {
-            State::Revoked
+            KeyState::Revoked
         } else if self.expires_at.is_some_and(|at| at <= now) {
-            State::Expired
+            KeyState::Expired
         } else {
-            State::Active
+            KeyState::Active
         }
     }
 
@@ -129,8 +129,8 @@ mod tests {
 
     const NOON: DateTime<Utc> = DateTime::from_timestamp(1_779_624_000, 0).unwrap();
 
-    fn grant() -> Grant {
-        Grant {
+    fn record() -> KeyRecord {
+        KeyRecord {
             id: Uuid::nil(),
             name: KeyName::new("grafana").unwrap(),
             scope: Scope::Read,
@@ -145,18 +145,18 @@ mod tests {
     #[test]
     fn a_key_is_good_until_it_expires_or_is_revoked() {
         let second = TimeDelta::seconds(1);
-        assert_eq!(grant().state(NOON), State::Active);
-        let expiring = Grant { expires_at: Some(NOON), ..grant() };
-        assert_eq!(expiring.state(NOON - second), State::Active);
-        assert_eq!(expiring.state(NOON), State::Expired);
-        let revoked = Grant { revoked_at: Some(NOON + second), ..expiring };
-        assert_eq!(revoked.state(NOON), State::Revoked);
+        assert_eq!(record().state(NOON), KeyState::Active);
+        let expiring = KeyRecord { expires_at: Some(NOON), ..record() };
+        assert_eq!(expiring.state(NOON - second), KeyState::Active);
+        assert_eq!(expiring.state(NOON), KeyState::Expired);
+        let revoked = KeyRecord { revoked_at: Some(NOON + second), ..expiring };
+        assert_eq!(revoked.state(NOON), KeyState::Revoked);
     }
 
     #[test]
     fn a_use_is_news_once_a_minute() {
-        assert!(grant().is_use_news(NOON));
-        let used = Grant { last_used_at: Some(NOON), ..grant() };
+        assert!(record().is_use_news(NOON));
+        let used = KeyRecord { last_used_at: Some(NOON), ..record() };
         assert!(!used.is_use_news(NOON - TimeDelta::hours(1)));
         assert!(!used.is_use_news(NOON + TimeDelta::seconds(59)));
         assert!(used.is_use_news(NOON + TimeDelta::seconds(60)));

@@ -23,9 +23,9 @@ use crate::{
     call::{Direction, ProjectId, named},
     http::{
         Problem, Service,
-        auth::Caller,
+        auth::ApiClient,
         query::{Query, list_parameter, parameter, read_instant, read_name},
-        routes::reports::table::{Place, ShownDirection},
+        routes::reports::table::{RowKey, ShownDirection},
     },
     store::reports::{self, Cell, Group, ReportQuery, span},
 };
@@ -75,7 +75,7 @@ impl Bucket {
 
 named! {
     /// What an answer may be written in.
-    pub enum Format as "format" {
+    pub enum ReportFormat as "format" {
         /// As JSON.
         Json = "json",
         /// As CSV.
@@ -84,15 +84,15 @@ named! {
 }
 
 /// The parameters of a report.
-pub(crate) struct Asking;
+pub(crate) struct ReportParameters;
 
-impl IntoParams for Asking {
+impl IntoParams for ReportParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         let time = || text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
         let named = |names: Vec<&'static str>| text().enum_values(Some(names));
         let buckets = Bucket::ALL.iter().map(|it| it.as_str()).collect();
-        let formats = Format::ALL.iter().map(|it| it.as_str()).collect();
+        let formats = ReportFormat::ALL.iter().map(|it| it.as_str()).collect();
         let asked = |name, meaning, schema: RefOr<Schema>| {
             parameter(name, ParameterIn::Query, meaning, schema)
         };
@@ -132,7 +132,7 @@ impl IntoParams for Asking {
 
 /// What is asked of a report.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct ReportRequest {
     pub(crate) from: DateTime<Utc>,
     pub(crate) to: DateTime<Utc>,
     /// When it was asked.
@@ -143,20 +143,20 @@ pub(crate) struct Question {
     pub(crate) by_direction: bool,
     pub(crate) direction: Option<Direction>,
     projects: Projects,
-    pub(crate) format: Format,
+    pub(crate) format: ReportFormat,
     /// Where the buckets begin.
     pub(crate) starts: Vec<DateTime<Utc>>,
 }
 
-/// A look at the database for one report.
-pub(crate) struct Look {
+/// A snapshot at the database for one report.
+pub(crate) struct ReportSnapshot {
     pub(crate) tx: Transaction<'static, Postgres>,
     pool: PgPool,
     _turn: OwnedSemaphorePermit,
 }
 
-impl Look {
-    /// A second look at the same snapshot, where there is a connection for it.
+impl ReportSnapshot {
+    /// A second snapshot at the same snapshot, where there is a connection for it.
     pub(crate) async fn beside(
         &mut self,
     ) -> Result<Option<Transaction<'static, Postgres>>, Problem> {
@@ -164,7 +164,7 @@ impl Look {
     }
 }
 
-impl Question {
+impl ReportRequest {
     /// Reads the parameters, waits for a turn, and has the report made.
     ///
     /// Whoever asked may go, or be told that it takes too long; the database goes on with a statement
@@ -172,31 +172,31 @@ impl Question {
     /// connection are free.
     pub(crate) async fn answer<R>(
         service: &Service,
-        caller: &Caller,
+        caller: &ApiClient,
         uri: &Uri,
         headers: &HeaderMap,
-        report: impl FnOnce(Self, Look) -> R + Send + 'static,
+        report: impl FnOnce(Self, ReportSnapshot) -> R + Send + 'static,
     ) -> Result<Response, Problem>
     where
         R: Future<Output = Result<Response, Problem>> + Send,
     {
         let time_zones = service.reports.time_zones(&service.pool).await?;
-        let question = Self::read(uri, headers, caller, time_zones, service.clock.now())?;
+        let request = Self::read(uri, headers, caller, time_zones, service.clock.now())?;
         let turn = service.reports.turn().await?;
         let pool = service.pool.clone();
         let made = tokio::spawn(async move {
-            let (question, look) = question.begin(pool, turn).await?;
-            report(question, look).await
+            let (request, snapshot) = request.begin(pool, turn).await?;
+            report(request, snapshot).await
         });
         made.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
     }
 
-    /// Begins to look.
+    /// Begins to snapshot.
     async fn begin(
         mut self,
         pool: PgPool,
         turn: OwnedSemaphorePermit,
-    ) -> Result<(Self, Look), Problem> {
+    ) -> Result<(Self, ReportSnapshot), Problem> {
         let mut tx = reports::begin(&pool, TIMEOUT).await?;
         self.starts = match self.bucket {
             Bucket::Undivided => vec![self.from],
@@ -208,13 +208,13 @@ impl Question {
         if self.starts.len() > MAX_BUCKETS {
             return Err(Problem::bad_parameter(format!("bucket: {}", too_many())));
         }
-        Ok((self, Look { tx, pool, _turn: turn }))
+        Ok((self, ReportSnapshot { tx, pool, _turn: turn }))
     }
 
     fn read(
         uri: &Uri,
         headers: &HeaderMap,
-        caller: &Caller,
+        caller: &ApiClient,
         time_zones: &BTreeSet<String>,
         now: DateTime<Utc>,
     ) -> Result<Self, Problem> {
@@ -257,7 +257,7 @@ impl Question {
         })
     }
 
-    /// The question as the store takes it.
+    /// The request as the store takes it.
     pub(crate) fn query(&self) -> ReportQuery<'_> {
         ReportQuery {
             from: self.from,
@@ -307,8 +307,8 @@ impl Question {
     }
 
     /// What a row of a cell begins with.
-    pub(crate) fn place(&self, cell: &Cell) -> Place {
-        Place {
+    pub(crate) fn key(&self, cell: &Cell) -> RowKey {
+        RowKey {
             bucket_start: self.bucket_start(cell.bucket),
             project_id: cell.group.project_id.clone(),
             direction: self.by_direction.then_some(ShownDirection(cell.group.direction)),
@@ -346,7 +346,7 @@ fn groups(text: &str) -> Result<(bool, bool), String> {
 }
 
 /// The format that `Accept` prefers: CSV where it is liked better than JSON.
-fn preferred(headers: &HeaderMap) -> Format {
+fn preferred(headers: &HeaderMap) -> ReportFormat {
     let accepted: Vec<(&str, f32)> = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -368,7 +368,7 @@ fn preferred(headers: &HeaderMap) -> Format {
     };
     let csv = weight(["text/csv", "text/*", "*/*"]);
     let json = weight(["application/json", "application/*", "*/*"]);
-    if csv > json { Format::Csv } else { Format::Json }
+    if csv > json { ReportFormat::Csv } else { ReportFormat::Json }
 }
 
 #[cfg(test)]
@@ -382,20 +382,20 @@ mod tests {
     #[test]
     fn csv_is_given_to_who_likes_it_better_than_json() {
         for (accept, format) in [
-            ("text/csv", Format::Csv),
-            ("TEXT/CSV;header=present", Format::Csv),
-            ("text/csv, */*;q=0.8", Format::Csv),
-            ("text/*;q=0.5", Format::Csv),
-            ("application/json;q=0.2, text/csv;q=0.3", Format::Csv),
-            ("text/html, application/json", Format::Json),
-            ("text/csv, application/json", Format::Json),
-            ("text/csv;q=0, */*", Format::Json),
-            ("*/*", Format::Json),
-            ("text/csv;q=much", Format::Json),
+            ("text/csv", ReportFormat::Csv),
+            ("TEXT/CSV;header=present", ReportFormat::Csv),
+            ("text/csv, */*;q=0.8", ReportFormat::Csv),
+            ("text/*;q=0.5", ReportFormat::Csv),
+            ("application/json;q=0.2, text/csv;q=0.3", ReportFormat::Csv),
+            ("text/html, application/json", ReportFormat::Json),
+            ("text/csv, application/json", ReportFormat::Json),
+            ("text/csv;q=0, */*", ReportFormat::Json),
+            ("*/*", ReportFormat::Json),
+            ("text/csv;q=much", ReportFormat::Json),
         ] {
             assert_eq!(preferred(&headers(accept)), format, "{accept}");
         }
-        assert_eq!(preferred(&HeaderMap::new()), Format::Json);
+        assert_eq!(preferred(&HeaderMap::new()), ReportFormat::Json);
     }
 
     #[test]
@@ -405,7 +405,13 @@ mod tests {
         let zones = BTreeSet::from(["UTC".to_owned()]);
         let now = DateTime::UNIX_EPOCH;
         let read = |uri: &str| {
-            Question::read(&uri.parse().unwrap(), &HeaderMap::new(), &Caller::Anyone, &zones, now)
+            ReportRequest::read(
+                &uri.parse().unwrap(),
+                &HeaderMap::new(),
+                &ApiClient::Anonymous,
+                &zones,
+                now,
+            )
         };
         let detail = format!("{:?}", read(uri).unwrap_err());
         for parameter in [

@@ -44,7 +44,7 @@ type Answer = Result<Vec<StoredCall>, Arc<store::Error>>;
 
 /// The queue of lookups.
 #[derive(Debug, Clone)]
-pub struct Lookup(mpsc::Sender<Request>);
+pub struct CallReader(mpsc::Sender<Request>);
 
 #[derive(Debug)]
 struct Request {
@@ -58,8 +58,8 @@ struct Reader {
     requests: Arc<Mutex<mpsc::Receiver<Request>>>,
 }
 
-impl Lookup {
-    /// Starts the readers. They end when every [`Lookup`] is gone.
+impl CallReader {
+    /// Starts the readers. They end when every [`CallReader`] is gone.
     #[must_use]
     pub fn start(pool: &PgPool) -> Self {
         let (sender, requests) = mpsc::channel(MAX_WAITING);
