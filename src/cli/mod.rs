@@ -10,6 +10,7 @@
 //! | `export` | writes calls, events, attempts and deliveries to files |
 //! | `import` | takes in deliveries from files |
 //! | `prune` | removes payloads and calls that are older than configured |
+//! | `erase` | erases a call, or all calls of a client |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `quarantine` | `quarantine list`, `show`, `replay` and `drop`: what could not be understood |
 //! | `state_machine` | prints the state machine's table |
@@ -25,6 +26,7 @@
 mod audit;
 mod config;
 mod db_url;
+mod erase;
 mod export;
 mod failure;
 mod import;
@@ -93,6 +95,8 @@ enum Command {
     Import(import::Options),
     /// Remove payloads and calls that are older than configured
     Prune(prune::Options),
+    /// Erase a call, or all calls of a client, for good
+    Erase(erase::Options),
     /// Send realistic traffic to a running callstate, and check what became of it
     Simulate(Box<simulate::Options>),
     /// List, show, replay and drop the deliveries that could not be understood
@@ -289,6 +293,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Prune(options) => {
             let config = Config::load_without_endpoints(&flags)?;
             block_on(prune::run(options, config))
+        }
+        Command::Erase(options) => {
+            let config = Config::load_without_endpoints(&flags)?;
+            block_on(erase::run(options, config))
         }
         Command::Simulate(options) => {
             let config = Config::load_without_endpoints(&flags)?;

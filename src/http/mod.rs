@@ -36,7 +36,7 @@ use axum::{
     http::Method,
     middleware,
     response::{IntoResponse, Response},
-    routing::{any, get, post},
+    routing::{any, delete, get, post},
 };
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -85,7 +85,7 @@ pub struct Service {
 }
 
 /// The templates of all routes: requests are counted by them.
-const ROUTES: [&str; 25] = [
+const ROUTES: [&str; 26] = [
     "/webhooks",
     "/webhooks/",
     "/webhooks/{endpoint}",
@@ -97,6 +97,7 @@ const ROUTES: [&str; 25] = [
     "/calls",
     "/calls/{call_id}",
     "/calls/{call_id}/history",
+    "/clients/{client_id}",
     "/calls/{call_id}/stream",
     "/stream",
     "/events",
@@ -138,7 +139,11 @@ pub fn router(service: Service) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics::show).layer(Extension(metrics::registry(&service))))
         .route("/calls", get(list::list))
-        .route("/calls/{call_id}", get(routes::calls::get::show))
+        .route(
+            "/calls/{call_id}",
+            get(routes::calls::get::show).delete(routes::erasure::delete_call),
+        )
+        .route("/clients/{client_id}", delete(routes::erasure::delete_client))
         .route("/calls/{call_id}/history", get(history::show))
         .route("/calls/{call_id}/stream", get(routes::streams::of_call))
         .route("/stream", get(routes::streams::all))

@@ -9,6 +9,7 @@
 //! | [`locks`] | calls that other sessions have locked |
 //! | [`supervisor`] | restarting writers, and their health |
 //! | [`quarantine`] | deliveries that could not be parsed |
+//! | [`erasure`] | erasing calls and clients, in the quarantine too |
 //! | [`retention`] | the task that removes what is old |
 //! | [`clock_check`] | whether what is old may be dropped by the clocks |
 //! | [`metrics`] | the metrics of the writers |
@@ -23,6 +24,7 @@
 mod batch;
 mod clock_check;
 mod connection;
+pub mod erasure;
 mod locks;
 pub mod metrics;
 pub mod quarantine;

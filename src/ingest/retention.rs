@@ -27,9 +27,13 @@ use crate::{
     store::{
         self,
         connection::server_time,
+        erasure::forget,
         retention::{prune_next_calls, remove_next_payloads},
     },
 };
+
+/// How long the change feed keeps the erasure of a call, whose names are in it.
+const ERASED_CALLS: Duration = Duration::from_hours(30 * 24);
 
 /// How often it looks for what has become old.
 const RUN_EVERY: Duration = Duration::from_mins(1);
@@ -141,10 +145,8 @@ impl Retention {
     /// Fails if a clock is wrong or a query fails. What was removed until then is counted.
     pub async fn run_once(&self) -> Result<Removed, RetentionError> {
         let mut removed = Removed::default();
-        if self.periods == Periods::default() {
-            return Ok(removed);
-        }
         let now = self.trusted_time(server_time(&self.pool).await?)?;
+        forget(&self.pool, older_than(now, ERASED_CALLS)).await?;
         if let Some(period) = self.periods.payloads {
             removed.payloads = self.remove_payloads(older_than(now, period), now).await?;
         }

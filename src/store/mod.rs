@@ -10,6 +10,7 @@
 //! | [`api_keys`] | the table `api_keys` |
 //! | [`verify`] | comparing stored calls with the fold of their events |
 //! | [`retention`] | removing payloads and calls that are old |
+//! | [`erasure`] | removing calls for good |
 //! | [`export`] | whole ranges of calls, events and deliveries, as streams |
 //! | [`spec`] | comparing the tables of statuses, event types and reasons with the program |
 //! | [`connection`] | the settings of connections |
@@ -34,6 +35,7 @@ pub mod api_keys;
 pub mod calls;
 mod codec;
 pub mod connection;
+pub mod erasure;
 pub mod error;
 pub mod events;
 pub mod export;

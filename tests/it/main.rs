@@ -11,6 +11,7 @@ mod docs;
 mod durability;
 mod early_answers;
 mod edge;
+mod erasure;
 mod events;
 mod export;
 mod fuzzing;

@@ -2,6 +2,7 @@
 //! responses, and mirrors the file of [`store`](crate::store) that serves it.
 
 pub mod calls;
+pub(crate) mod erasure;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod metrics;

@@ -136,6 +136,44 @@ pub struct FeedEvent {
     pub updated_at: DateTime<Utc>,
 }
 
+/// The erasure of a call in the feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasedCall {
+    /// Its position.
+    pub position: i64,
+    /// The call.
+    pub key: CallKey,
+}
+
+/// What the feed contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedItem {
+    /// An event that was stored.
+    Event(FeedEvent),
+    /// A call that was erased.
+    Erased(ErasedCall),
+}
+
+impl FeedItem {
+    /// Its position.
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        match self {
+            Self::Event(event) => event.position,
+            Self::Erased(erased) => erased.position,
+        }
+    }
+
+    /// The call.
+    #[must_use]
+    pub fn key(&self) -> &CallKey {
+        match self {
+            Self::Event(event) => &event.key,
+            Self::Erased(erased) => &erased.key,
+        }
+    }
+}
+
 /// A row of `events` as far as the feed is concerned.
 pub(super) struct FeedRow {
     pub(super) position: i64,
@@ -183,28 +221,80 @@ impl FeedRow {
 #[derive(Debug)]
 pub struct FeedPage {
     /// In order. An invalid row is an error of its own, so that it hides no other.
-    pub events: Vec<Result<FeedEvent, Error>>,
+    pub items: Vec<Result<FeedItem, Error>>,
     /// The position up to which the feed was read.
     pub last: i64,
 }
 
-/// The events after one position and up to another, the first `limit`; of the calls
-/// of one id only, where it is given.
+/// The events and erasures after one position and up to another, about the first
+/// `limit`; of the calls of one id only, where it is given.
 #[tracing::instrument(level = "trace", skip_all)]
 pub async fn page(
-    executor: impl PgExecutor<'_>,
+    conn: &mut PgConnection,
     after: i64,
     up_to: i64,
     of_call: Option<&CallId>,
     limit: u16,
 ) -> Result<FeedPage, Error> {
     let rows = match of_call {
-        None => all(executor, after, up_to, limit).await?,
-        Some(call_id) => of_id(executor, call_id, after, up_to, limit).await?,
+        None => all(&mut *conn, after, up_to, limit).await?,
+        Some(call_id) => of_id(&mut *conn, call_id, after, up_to, limit).await?,
     };
     let is_cut = rows.len() >= limit.into();
     let last = rows.last().filter(|_| is_cut).map_or(up_to, |row| row.position);
-    Ok(FeedPage { events: rows.into_iter().map(FeedRow::read).collect(), last })
+    // What is committed up to `up_to` was committed before the first query.
+    let erased = erasures(conn, after, last, of_call, limit).await?;
+    let last = erased.last;
+    let events = rows.into_iter().take_while(|row| row.position <= last);
+    let events = events.map(|row| (row.position, row.read().map(FeedItem::Event)));
+    let erased = erased.calls.into_iter().map(|it| (it.position, Ok(FeedItem::Erased(it))));
+    let mut items: Vec<(i64, Result<FeedItem, Error>)> = events.chain(erased).collect();
+    items.sort_by_key(|(position, _)| *position);
+    Ok(FeedPage { items: items.into_iter().map(|(_, item)| item).collect(), last })
+}
+
+/// Erasures of a part of the feed.
+pub(super) struct Erasures {
+    /// The calls, in order.
+    pub(super) calls: Vec<ErasedCall>,
+    /// The position up to which all are there.
+    pub(super) last: i64,
+}
+
+/// The erasures after one position and up to another, the first `limit`; of the calls of
+/// one id only, where it is given.
+pub(super) async fn erasures(
+    executor: impl PgExecutor<'_>,
+    after: i64,
+    up_to: i64,
+    of_call: Option<&CallId>,
+    limit: u16,
+) -> Result<Erasures, Error> {
+    let rows = sqlx::query!(
+        r#"
+        select position, call_id, project_id
+        from erased_calls
+        where position > $1 and position <= $2 and ($3::text is null or call_id = $3)
+        order by position
+        limit $4
+        "#,
+        after,
+        up_to,
+        of_call.map(CallId::as_str),
+        i64::from(limit),
+    )
+    .fetch_all(executor)
+    .await?;
+    let calls = rows
+        .into_iter()
+        .map(|row| {
+            let key = key("erased_calls", row.project_id, row.call_id)?;
+            Ok(ErasedCall { position: row.position, key })
+        })
+        .collect::<Result<Vec<ErasedCall>, Error>>()?;
+    let is_cut = calls.len() >= limit.into();
+    let last = calls.last().filter(|_| is_cut).map_or(up_to, |it| it.position);
+    Ok(Erasures { calls, last })
 }
 
 async fn all(

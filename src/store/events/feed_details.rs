@@ -1,10 +1,10 @@
 //! The change feed with the details of its events, for readers that poll.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgExecutor, types::Json};
+use sqlx::{PgConnection, types::Json};
 
 use super::{
-    feed::{FeedEvent, FeedRow},
+    feed::{ErasedCall, FeedEvent, FeedRow, erasures},
     history::{HistoryEvent, HistoryRow},
 };
 use crate::{
@@ -35,11 +35,20 @@ pub struct DetailedEvent {
     pub details: HistoryEvent,
 }
 
+/// What the feed contains.
+#[derive(Debug)]
+pub enum DetailedItem {
+    /// An event that was stored.
+    Event(Box<DetailedEvent>),
+    /// A call that was erased.
+    Erased(ErasedCall),
+}
+
 /// A part of the feed.
 #[derive(Debug)]
 pub struct DetailedPage {
     /// In order. An invalid row is an error of its own, so that it hides no other.
-    pub events: Vec<Result<DetailedEvent, Error>>,
+    pub items: Vec<Result<DetailedItem, Error>>,
     /// The position up to which the feed was read.
     pub last: i64,
 }
@@ -134,7 +143,7 @@ impl DetailedRow {
 }
 
 /// The events after one position and up to another that the filter selects, the first
-/// `limit` of the first 20,000 examined. With `payload_bytes` they have their
+/// `limit` of the first 20,000 examined, and the erasures of calls of its projects. With `payload_bytes` they have their
 /// payloads, and the page ends before these exceed so many bytes; its first event is
 /// in it in any case.
 ///
@@ -143,7 +152,7 @@ impl DetailedRow {
 /// Fails if the query fails.
 #[tracing::instrument(level = "debug", skip_all, fields(after, limit))]
 pub async fn page(
-    executor: impl PgExecutor<'_>,
+    conn: &mut PgConnection,
     after: i64,
     up_to: i64,
     filter: &FeedFilter<'_>,
@@ -209,11 +218,25 @@ pub async fn page(
         filter.projects.as_deref() as Option<&[&str]>,
         payload_bytes.map(i64::from),
     )
-    .fetch_all(executor)
+    .fetch_all(&mut *conn)
     .await?;
     let within = rows.iter().take_while(|row| row.is_within_bytes).count();
     let is_cut = within < rows.len() || within >= limit.into();
     rows.truncate(within);
     let last = rows.last().filter(|_| is_cut).map_or(up_to, |row| row.position);
-    Ok(DetailedPage { events: rows.into_iter().map(DetailedRow::read).collect(), last })
+    let erased = erasures(conn, after, last, None, limit).await?;
+    let last = erased.last;
+    let is_in_project = |erased: &ErasedCall| {
+        let project_id = erased.key.project_id.as_str();
+        filter.projects.as_ref().is_none_or(|projects| projects.contains(&project_id))
+    };
+    let erased = erased.calls.into_iter().filter(is_in_project);
+    let erased = erased.map(|it| (it.position, Ok(DetailedItem::Erased(it))));
+    let events = rows.into_iter().take_while(|row| row.position <= last).map(|row| {
+        let event = |event| DetailedItem::Event(Box::new(event));
+        (row.position, row.read().map(event))
+    });
+    let mut items: Vec<(i64, Result<DetailedItem, Error>)> = events.chain(erased).collect();
+    items.sort_by_key(|(position, _)| *position);
+    Ok(DetailedPage { items: items.into_iter().map(|(_, item)| item).collect(), last })
 }

@@ -14,6 +14,6 @@ pub mod recorder;
 pub mod refold;
 mod statement;
 
-pub use recorder::{Recorded, Recorder};
+pub use recorder::{RecordResult, Recorded, Recorder};
 pub use refold::refold;
 pub(super) use statement::Summary;
