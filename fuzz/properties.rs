@@ -188,6 +188,7 @@ fn service() -> (Runtime, Router, Writers) {
     let (streams, _) = http::Streams::start(&options, 1, std::future::pending());
     let router = http::router(Service {
         quarantine: Quarantine::new(pool.clone(), bounds),
+        stalled_after: Duration::from_hours(1),
         retention: Arc::new(Retention::new(pool.clone(), Periods::default(), Clock::fixed(NOW))),
         pool,
         ingest,

@@ -42,6 +42,7 @@ struct Report {
     ingest: Ingest,
     quarantine: Quarantine,
     retention: Retention,
+    metrics: Metrics,
     api: Api,
     http: Http,
     insecure: bool,
@@ -99,6 +100,11 @@ struct Quarantine {
 struct Retention {
     payloads: String,
     calls: String,
+}
+
+#[derive(Serialize)]
+struct Metrics {
+    stalled_after: String,
 }
 
 #[derive(Serialize)]
@@ -163,6 +169,7 @@ impl Report {
                 payloads: kept(config.retention.payloads),
                 calls: kept(config.retention.calls),
             },
+            metrics: Metrics { stalled_after: span(config.stalled_after) },
             api: Api {
                 require_key: config.api.require_key,
                 max_listeners: config.api.max_listeners,
@@ -227,6 +234,8 @@ impl Report {
         lines.push(line("quarantine", &quarantine));
         let Retention { payloads, calls } = &self.retention;
         lines.push(line("retention", &format!("payloads {payloads}; calls {calls}")));
+        let Metrics { stalled_after } = &self.metrics;
+        lines.push(line("metrics", &format!("live calls are stalled after {stalled_after}")));
         lines.extend(self.http.texts().iter().map(|text| line("http", text)));
         lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
         let format = self.log_format.unwrap_or("human on a terminal, json elsewhere");

@@ -130,12 +130,10 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
 
 fn summary(report: &Report) -> String {
     let Report { deliveries, new_events, known_events, erased, bad_lines } = report;
-    let mut taken = format!(
-        "{deliveries} deliveries taken in: {new_events} new events, {known_events} that were there"
+    let erased = if *erased > 0 { format!(", {erased} of erased calls") } else { String::new() };
+    let taken = format!(
+        "{deliveries} deliveries taken in: {new_events} new events, {known_events} that were there{erased}"
     );
-    if *erased > 0 {
-        taken += &format!(", {erased} of erased calls");
-    }
     match bad_lines {
         0 if *deliveries == 0 => "there are no deliveries in the file".to_owned(),
         0 => taken,

@@ -13,6 +13,7 @@
 //! | `erase` | erases a call, or all calls of a client |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `quarantine` | `quarantine list`, `show`, `replay` and `drop`: what could not be understood |
+//! | `completions` | shell completions |
 //! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
 //!
@@ -24,6 +25,7 @@
 //! configuration, in [`crate::config`].
 
 mod audit;
+mod completions;
 mod config;
 mod db_url;
 mod erase;
@@ -104,6 +106,8 @@ enum Command {
     Quarantine(quarantine::Command),
     /// Print the state machine's table, from the code
     StateMachine(state_machine::Options),
+    /// Print completions for a shell
+    Completions(completions::Options),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -310,6 +314,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             };
             block_on(quarantine::run(command, config))
         }
+        Command::Completions(options) => completions::run(&options, &mut Cli::command()),
         Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),
     }

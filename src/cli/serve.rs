@@ -145,6 +145,7 @@ async fn answer(
         ingest,
         quarantine,
         retention: Arc::clone(&retention),
+        stalled_after: config.stalled_after,
         clock,
         endpoints: reload.endpoints(),
         api_keys,

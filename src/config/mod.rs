@@ -70,6 +70,8 @@ pub struct Config {
     pub quarantine: Bounds,
     /// How long payloads and calls are kept.
     pub retention: Retention,
+    /// How long a live call may receive nothing before metrics count it as stalled.
+    pub stalled_after: Duration,
     /// Who may ask.
     pub api: Api,
     /// How the service meets its clients.
@@ -180,6 +182,7 @@ keys! {
     QUARANTINE_AGE = "quarantine.max_age", ["CALLSTATE_QUARANTINE_MAX_AGE"], None;
     RETENTION_PAYLOADS = "retention.payloads", ["CALLSTATE_RETENTION_PAYLOADS"], None;
     RETENTION_CALLS = "retention.calls", ["CALLSTATE_RETENTION_CALLS"], None;
+    STALLED_AFTER = "metrics.stalled_after", ["CALLSTATE_METRICS_STALLED_AFTER"], None;
     REQUIRE_KEY = "api.require_key", ["CALLSTATE_API_REQUIRE_KEY"], Some("require-key");
     MAX_LISTENERS = "api.max_listeners", ["CALLSTATE_API_MAX_LISTENERS"], None;
     HTTP_MAX_CONNECTIONS = "http.max_connections", ["CALLSTATE_HTTP_MAX_CONNECTIONS"], None;
@@ -226,6 +229,11 @@ const QUARANTINE_BYTES: RangeInclusive<u64> = 64 * 1024 * 1024..=1024 * 1024 * 1
 /// An hour, in which somebody may look, to ten years of 365.25 days.
 const QUARANTINE_AGE: RangeInclusive<Duration> =
     Duration::from_hours(1)..=Duration::from_hours(87_660);
+/// Longer than most calls take.
+const DEFAULT_STALLED_AFTER: Duration = Duration::from_hours(1);
+/// A minute to a month of 30 days.
+const STALLED_AFTER: RangeInclusive<Duration> =
+    Duration::from_mins(1)..=Duration::from_hours(30 * 24);
 /// A day to a century of 365.25 days.
 const RETENTION: RangeInclusive<Duration> =
     Duration::from_hours(24)..=Duration::from_hours(876_600);
@@ -330,6 +338,9 @@ impl Config {
             },
             quarantine: read_quarantine(&mut reader),
             retention: read_retention(&mut reader),
+            stalled_after: reader
+                .read(&key::STALLED_AFTER, |given| value::duration(given, STALLED_AFTER))
+                .unwrap_or(DEFAULT_STALLED_AFTER),
             api: Api {
                 require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),
                 // They leave deliveries the other half.

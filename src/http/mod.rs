@@ -28,7 +28,7 @@ mod query;
 pub mod routes;
 pub mod server;
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -68,6 +68,8 @@ pub struct Service {
     pub quarantine: Quarantine,
     /// Removes what is old.
     pub retention: Arc<Retention>,
+    /// How long a live call may receive nothing before it counts as stalled.
+    pub stalled_after: Duration,
     /// Tells when a delivery came.
     pub clock: Clock,
     /// The endpoints that take deliveries, as they are now.
@@ -194,8 +196,6 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use axum::{
         body::{Body, to_bytes},
         http::{StatusCode, header},

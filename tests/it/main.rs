@@ -7,6 +7,7 @@ mod calls;
 mod clear_errors;
 mod commands;
 mod deliveries;
+mod deploy;
 mod docs;
 mod durability;
 mod early_answers;

@@ -9,5 +9,6 @@ pub(crate) mod metrics;
 pub mod quarantine;
 pub mod reports;
 pub(crate) mod state_machine;
+pub(crate) mod store_metrics;
 pub mod streams;
 pub mod webhooks;

@@ -67,6 +67,7 @@ impl Origin {
 /// The effect of a new event, and its call after it was applied; where the call was
 /// folded again, after all new events.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the columns of a row")]
 pub(super) struct Effect {
     pub(super) outcome: Outcome,
     pub(super) direction: Option<Direction>,

@@ -279,6 +279,7 @@ impl Summary {
 
 /// A row of the Postgres type `event_row`, field by field.
 #[derive(Encode)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the columns of a row")]
 struct EventRow<'a> {
     call: i64,
     fingerprint: &'a [u8],

@@ -60,6 +60,7 @@ impl Instance {
             pool: pool.clone(),
             ingest,
             quarantine: Quarantine::new(pool.clone(), bounds),
+            stalled_after: Duration::from_hours(1),
             retention: Arc::new(Retention::new(
                 pool.clone(),
                 Periods::default(),

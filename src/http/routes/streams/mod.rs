@@ -135,6 +135,12 @@ impl DispatcherTask {
 }
 
 impl Streams {
+    /// The position up to which everything was published; `None` while there is neither a
+    /// stream nor a wait.
+    pub(crate) fn position(&self) -> Option<i64> {
+        self.0.position.borrow().map(|position| position.position)
+    }
+
     /// Starts the dispatcher, for at most so many streams and waits, until `stop`. It
     /// connects to the database when it is first needed.
     #[must_use]
