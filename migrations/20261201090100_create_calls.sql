@@ -11,9 +11,9 @@
 --
 -- Locks: none, it only creates a table, a sequence and indexes.
 
-create sequence call_id_blocks as bigint increment by 1024 minvalue 1024;
+create sequence call_ids as bigint cache 1024;
 
-comment on sequence call_id_blocks is 'Each value ends a block of 1,024 values of calls.id, which the writer that takes it hands out.';
+comment on sequence call_ids is 'The values of calls.id. A writer takes 1,024 at a time.';
 
 create table calls (
     id bigint primary key,

@@ -69,3 +69,30 @@ create type event_row as (
 );
 
 comment on type event_row is 'A new event and its effect: the columns of events without its position.';
+
+create type amended_event as (
+    call bigint,
+    fingerprint bytea,
+    event_type smallint,
+    unrecognized_type text,
+    effective_at timestamptz,
+    disposition text,
+    reason smallint,
+    reason_status smallint,
+    reason_attempt int,
+    from_status smallint,
+    to_status smallint,
+    attempt int
+);
+
+comment on type amended_event is 'A stored event and the columns of it that change after a late event.';
+
+create type repeated_event as (
+    call bigint,
+    fingerprint bytea,
+    deliveries int,
+    in_all int,
+    last_delivered_at timestamptz
+);
+
+comment on type repeated_event is 'Further deliveries of a stored event: their number, the number in all where another store counted them, and the time of the last.';

@@ -221,8 +221,7 @@ order by position;
 
 select setval('feed_positions', (select count(*) from happened)) as last_position \gset
 
--- The ids that were used are those of the first blocks.
-select setval('call_id_blocks', 1024 * ((:calls + 1023) / 1024)) as last_id \gset
+select setval('call_ids', :calls) as last_id \gset
 
 drop table happened;
 drop table drawn;

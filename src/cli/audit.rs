@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use crate::config::Config;
 use crate::database::Database;
 use crate::managed_postgres::Claim;
-use crate::store::calls::find::CallName;
+use crate::store::calls::row::CallName;
 use crate::store::verify::{self, Difference, Findings};
 use crate::store::write::refold;
 use crate::telemetry;
@@ -65,7 +65,7 @@ struct DifferenceDocument {
     call_id: Option<String>,
     call_number: i64,
     fingerprint: Option<String>,
-    field: &'static str,
+    field: String,
     stored: String,
     folded: Option<String>,
 }
@@ -79,7 +79,7 @@ impl From<&Difference> for DifferenceDocument {
             call_id: key.map(|key| key.call_id.to_string()),
             call_number: *call_number,
             fingerprint: event.map(|event| event.to_string()),
-            field,
+            field: field.clone(),
             stored: stored.clone(),
             folded: folded.clone(),
         }

@@ -11,8 +11,7 @@ use crate::database::Database;
 use crate::ingest::erasure::{self, ErasureRequest};
 use crate::managed_postgres::Claim;
 use crate::recho::identifier::project_id;
-use crate::store::calls::find::names_by_call_id;
-use crate::store::erasure::Erased;
+use crate::store::erasure::{Erased, calls_of_id};
 use crate::telemetry;
 
 use super::failure::Failure;
@@ -91,8 +90,7 @@ async fn erase_call(
     projects: &Projects,
     request: ErasureRequest,
 ) -> Result<Erased, Failure> {
-    let found = names_by_call_id(database.pool(), call_id, projects).await?;
-    let keys: Vec<CallKey> = found.into_iter().map(|call| call.key).collect();
+    let keys: Vec<CallKey> = calls_of_id(database.pool(), call_id, projects).await?;
     match keys.as_slice() {
         [] => Ok(Erased::default()),
         [key] => Ok(erasure::of_call(database.pool(), key, request).await?),

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::{Error, codec::key};
 use crate::{
     access::Projects,
-    call::{CallKey, ClientId, ProjectId},
+    call::{CallId, CallKey, ClientId, ProjectId},
 };
 
 /// How often an erasure is tried during which the same call is begun again.
@@ -179,6 +179,28 @@ pub async fn refuse_client(
 async fn count_erasure(conn: &mut PgConnection) -> Result<(), Error> {
     sqlx::query!("update feed set erasures = erasures + 1").execute(conn).await?;
     Ok(())
+}
+
+/// The calls of an id, one in each of the projects that has one, in the order of projects.
+#[tracing::instrument(level = "debug", skip_all)]
+pub async fn calls_of_id(
+    executor: impl PgExecutor<'_>,
+    call_id: &CallId,
+    projects: &Projects,
+) -> Result<Vec<CallKey>, Error> {
+    let rows = sqlx::query!(
+        r#"
+        select project_id, call_id
+        from calls
+        where call_id = $1 and ($2::text[] is null or project_id = any($2))
+        order by project_id
+        "#,
+        call_id.as_str(),
+        projects.ids() as Option<Vec<&str>>,
+    )
+    .fetch_all(executor)
+    .await?;
+    rows.into_iter().map(|row| key("calls", row.project_id, row.call_id)).collect()
 }
 
 /// The calls that any event names this client of, in the order of their numbers.

@@ -16,8 +16,8 @@ use super::{
     calls::{StoredCall, row::CallRow},
     codec::{Row, count, fingerprint, key},
     events::{
-        history::{HistoryEvent, HistoryRow, ReportedError},
-        row::name_of,
+        history::{HistoryEvent, ReportedError},
+        row::{name_of, select_events},
     },
 };
 use crate::{
@@ -221,13 +221,9 @@ pub fn events<'c>(
     conn: &'c mut PgConnection,
     selection: &Selection,
 ) -> impl Stream<Item = Result<HistoryEvent, Error>> + Unpin + use<'c> {
-    sqlx::query!(
-        r#"
-        select project_id, calls.call_id, call, fingerprint, events.event_type, unrecognized_type,
-            occurred_at, time_problem, received_at, effective_at, call_sid, events.client_id,
-            events.provider_status, errors as "errors: Json<Vec<CallError>>",
-            disposition::text as "disposition!", reason, reason_status, reason_attempt,
-            from_status, to_status, attempt, delivery_count, events.last_delivered_at, endpoint
+    select_events!(
+        names "calls.call_id as \"call_id?\", calls.project_id as \"project_id?\"",
+        "
         from calls
         join events on events.call = calls.id
         left join event_type_spec on event_type_spec.id = events.event_type
@@ -236,7 +232,7 @@ pub fn events<'c>(
             and ($2::timestamptz is null or received_at < $2)
             and ($3::text[] is null or project_id = any($3))
         order by calls.call_id, project_id, effective_at, status_spec.rank nulls first, fingerprint
-        "#,
+        ",
         selection.from,
         selection.to,
         selection.projects.ids() as Option<Vec<&str>>,
@@ -244,34 +240,8 @@ pub fn events<'c>(
     .fetch(conn)
     .map(|row| {
         let row = row?;
-        HistoryRow {
-            call: row.call,
-            fingerprint: row.fingerprint,
-            event_type: row.event_type,
-            unrecognized_type: row.unrecognized_type,
-            occurred_at: row.occurred_at,
-            time_problem: row.time_problem,
-            received_at: row.received_at,
-            effective_at: row.effective_at,
-            call_sid: row.call_sid,
-            client_id: row.client_id,
-            provider_status: row.provider_status,
-            errors: row.errors,
-            disposition: row.disposition,
-            reason: row.reason,
-            reason_status: row.reason_status,
-            reason_attempt: row.reason_attempt,
-            from_status: row.from_status,
-            to_status: row.to_status,
-            attempt: row.attempt,
-            delivery_count: row.delivery_count,
-            last_delivered_at: row.last_delivered_at,
-            endpoint: row.endpoint,
-            shows_payload: false,
-            payload: None,
-            payload_removed_at: None,
-        }
-        .read(key("calls", row.project_id, row.call_id)?)
+        let key = row.key()?;
+        row.history(key)
     })
 }
 

@@ -17,7 +17,7 @@ fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The names of metrics in an expression of PromQL.
+/// The names of metrics in an expression of Prometheus.
 fn metrics_in(expression: &str) -> BTreeSet<String> {
     let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
     let is_metric = |word: &&str| word.starts_with("callstate_") || word.starts_with("process_");

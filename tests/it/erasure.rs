@@ -1,6 +1,6 @@
 //! Erasure: what is erased is gone everywhere, and stays erased.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{fmt::Write as _, path::Path, process::Command, time::Duration};
 
 use callstate::{
     access::Projects,
@@ -68,7 +68,10 @@ fn dump(database: &Database) -> String {
 
 /// The lines of a dump that contain a text, as it is or in the hexadecimal form of bytes.
 fn lines_with(dump: &str, text: &str) -> Vec<String> {
-    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::new();
+    for byte in text.bytes() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
     dump.lines().filter(|line| line.contains(text) || line.contains(&hex)).map(Into::into).collect()
 }
 
@@ -145,8 +148,10 @@ async fn an_erased_call_stays_erased() {
     let body = secret("OUTBOUND_CALL_BUSY", "c", "x", 9).to_string();
     let id = service.deliver("{}").await.quarantined()["quarantine_id"].clone();
     let mut connection = database.connect().await;
-    let replace = sqlx::query("update quarantine set body = $1").bind(body.as_bytes());
-    replace.execute(&mut connection).await.unwrap();
+    sqlx::query!("update quarantine set body = $1", body.as_bytes())
+        .execute(&mut connection)
+        .await
+        .unwrap();
     let path = format!("/quarantine/{}/replay", id.as_str().unwrap());
     let replayed = service.send(service.request("POST", &path)).await.ok();
     assert_eq!(replayed["disposition"], "erased");
@@ -393,8 +398,11 @@ async fn a_write_that_was_decided_before_an_erasure_is_decided_again() {
         project_id: ProjectId::new(PROJECT).unwrap(),
     };
     eraser.execute("begin; update feed set erasures = erasures + 1").await.unwrap();
-    let remember = sqlx::query("insert into erasure_hashes (hash) values ($1)");
-    remember.bind(&state.of_call(&key).bytes()[..]).execute(&mut eraser).await.unwrap();
+    let hash = state.of_call(&key).bytes();
+    sqlx::query!("insert into erasure_hashes (hash) values ($1)", &hash[..])
+        .execute(&mut eraser)
+        .await
+        .unwrap();
     let delivering = deliver(&service, "OUTBOUND_CALL_CALLING", "c", "x", 1);
     let committing = async {
         so_many_wait(&mut database.connect().await, 1).await;
@@ -427,7 +435,7 @@ async fn no_call_of_an_erased_client_is_left_however_deliveries_and_erasures_mee
         let [one, other] = &services;
         let (erased, (), ()) = tokio::join!(erasing, delivering(one), delivering(other));
         erased.unwrap();
-        let left = sqlx::query("select call_id from calls where client_id = $1").bind(&client);
+        let left = sqlx::query!("select call_id from calls where client_id = $1", client);
         assert!(left.fetch_all(&pool).await.unwrap().is_empty(), "round {round}");
     }
     let mut connection = database.connect().await;

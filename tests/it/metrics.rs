@@ -193,7 +193,9 @@ async fn the_state_of_the_store_is_measured() {
     service.deliver(fixture("outbound_calling")).await.ok();
     service.deliver(fixture("inbound_calling")).await.ok();
     service.deliver("{}").await.quarantined();
-    sqlx::query("update calls set last_delivered_at = now() - interval '3 hours' where direction = 'inbound'")
+    sqlx::query!(
+        "update calls set last_delivered_at = now() - interval '3 hours' where direction = 'inbound'"
+    )
         .execute(&mut database.connect().await)
         .await
         .unwrap();

@@ -25,7 +25,7 @@ use crate::{
         server::foreign_origin,
     },
     ingest::erasure::{self, ErasureRequest},
-    store::{calls::find::names_by_call_id, erasure::Erased},
+    store::erasure::{Erased, calls_of_id},
 };
 
 /// How much was erased.
@@ -122,9 +122,9 @@ pub(crate) async fn delete_call(
     let mut query = Query::of(&uri);
     let projects = client.projects(query.take_project_id().as_ref());
     query.finish()?;
-    let found = names_by_call_id(&service.pool, &call_id, &projects).await?;
-    let call = only_one(found, &call_id, |call| &call.key.project_id)?;
-    let erased = erasure::of_call(&service.pool, &call.key, request(&service, &client)).await?;
+    let found = calls_of_id(&service.pool, &call_id, &projects).await?;
+    let call = only_one(found, &call_id, |call| &call.project_id)?;
+    let erased = erasure::of_call(&service.pool, &call, request(&service, &client)).await?;
     tracing::info!(events = erased.events, "a call was erased");
     Ok(Json(erased.into()))
 }

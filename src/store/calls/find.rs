@@ -37,17 +37,11 @@ pub async fn find(
         .collect();
     let (call_ids, project_ids): (Vec<&str>, Vec<Option<&str>>) = pairs.into_iter().unzip();
     let rows = select_calls!(
-        r#"
+        "
         from unnest($1::text[], $2::text[]) as wanted (call_id, project_id)
-        cross join lateral (
-            select *
-            from calls
-            where call_id = wanted.call_id
-                and (wanted.project_id is null or project_id = wanted.project_id)
-            -- one index lookup each, whatever the statistics say
-            offset 0
-        ) as calls
-        "#,
+        join calls on calls.call_id = wanted.call_id
+            and (wanted.project_id is null or calls.project_id = wanted.project_id)
+        ",
         &call_ids as &[&str],
         &project_ids as &[Option<&str>],
     )
@@ -67,40 +61,6 @@ pub async fn find(
             .collect()
     };
     Ok(queries.iter().map(|query| result(query)).collect())
-}
-
-/// A call's number and names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallName {
-    /// The number by which its events refer to it.
-    pub id: i64,
-    /// The provider's names of it.
-    pub key: CallKey,
-}
-
-/// The calls of an id, one in each of the projects that has one, in the order of
-/// projects.
-#[tracing::instrument(level = "debug", skip_all)]
-pub async fn names_by_call_id(
-    executor: impl PgExecutor<'_>,
-    call_id: &CallId,
-    projects: &Projects,
-) -> Result<Vec<CallName>, Error> {
-    sqlx::query!(
-        r#"
-        select id, project_id, call_id
-        from calls
-        where call_id = $1 and ($2::text[] is null or project_id = any($2))
-        order by project_id
-        "#,
-        call_id.as_str(),
-        projects.ids() as Option<Vec<&str>>,
-    )
-    .fetch_all(executor)
-    .await?
-    .into_iter()
-    .map(|row| Ok(CallName { id: row.id, key: key("calls", row.project_id, row.call_id)? }))
-    .collect()
 }
 
 /// Those of the calls that another session has locked against writing. Waits for

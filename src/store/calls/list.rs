@@ -66,11 +66,8 @@ impl ListStart {
     }
 }
 
-/// The parameters of the statements.
-#[derive(Clone)]
+/// The parameters that all statements share.
 struct Parameters<'a> {
-    /// The partitions that are merged.
-    partitions: Vec<i16>,
     /// At this time or later.
     from: Option<DateTime<Utc>>,
     /// Before this position.
@@ -78,10 +75,67 @@ struct Parameters<'a> {
     until_id: i64,
     statuses: Option<Vec<i16>>,
     delivered_by: Option<DateTime<Utc>>,
-    /// Calls moved by events after this are listed at their former position.
-    feed_position: i64,
     projects: Option<Vec<&'a str>>,
+    client_id: Option<&'a str>,
+    call_sid: Option<&'a str>,
     limit: i64,
+}
+
+/// Reads a page. `$source` are rows that lead to calls, and `$condition` selects the
+/// calls of one of them. `$first_event_at` is the time by which a call is listed. Calls
+/// that an event after `$feed_position` moved are left out.
+macro_rules! list {
+    (
+        $conn:ident, $parameters:ident, $source:literal, $condition:literal,
+        $first_event_at:literal, $partitions:expr, $feed_position:expr $(, $argument:expr)*
+    ) => {
+        select_calls!(
+            "
+            from (
+                select newest.id, newest.first_event_at
+                from " $source "
+                cross join lateral (
+                    select id, " $first_event_at " as first_event_at
+                    from calls
+                    where " $condition "
+                        and (" $first_event_at ", id) < (coalesce($3::timestamptz, 'infinity'), $4)
+                        and " $first_event_at " >= coalesce($2::timestamptz, '-infinity')
+                        and ($5::smallint[] is null or status = any($5))
+                        and ($6::timestamptz is null or last_delivered_at <= $6)
+                        and ($9::text[] is null or project_id = any($9))
+                        and ($10::text is null or client_id = $10)
+                        and (
+                            $11::text is null
+                            or attempts @> jsonb_build_array(jsonb_build_object('call_sid', $11))
+                        )
+                        and (
+                            id in (select call from events where moves_call and position > $7)
+                        ) is not true
+                    order by first_event_at desc, id desc
+                    limit $8
+                ) as newest
+                order by newest.first_event_at desc, newest.id desc
+                limit $8
+            ) as page
+            join calls on calls.id = page.id
+            order by page.first_event_at desc, page.id desc
+            ",
+            $partitions,
+            $parameters.from,
+            $parameters.until,
+            $parameters.until_id,
+            $parameters.statuses.as_deref() as Option<&[i16]>,
+            $parameters.delivered_by,
+            $feed_position,
+            $parameters.limit,
+            $parameters.projects.as_deref() as Option<&[&str]>,
+            $parameters.client_id,
+            $parameters.call_sid,
+            $($argument),*
+        )
+        .fetch_all(&mut *$conn)
+        .await?
+    };
 }
 
 /// The calls of a list after a position, or the first ones, at most `limit`, each with
@@ -103,276 +157,154 @@ pub async fn page(
         |position: &ListPosition| filter.until().is_none_or(|end| position.first_event_at < end);
     let after = after.filter(is_within);
     let parameters = Parameters {
-        partitions,
         from: filter.from,
         until: after.map(|position| position.first_event_at).or(filter.until()),
         until_id: after.map_or(i64::MIN, |position| position.id),
         statuses: filter.statuses(),
         delivered_by: filter.delivered_by,
-        feed_position: start.feed_position,
         projects: filter.projects.ids(),
+        client_id: filter.client_id.as_ref().map(ClientId::as_str),
+        call_sid: filter.call_sid.as_ref().map(CallSid::as_str),
         limit: i64::from(limit),
     };
     // One snapshot, so that a call that changes its partition is not missed in between.
     let mut tx = pool.begin_with("begin isolation level repeatable read, read only").await?;
-    let rows = match filter.source() {
-        Source::CallIds(call_ids) => of_call_ids(&mut tx, &parameters, filter, call_ids).await?,
-        Source::CallSid(call_sid) => of_call_sid(&mut tx, &parameters, filter, call_sid).await?,
-        Source::Client(client_id) => of_client(&mut tx, &parameters, client_id).await?,
-        Source::Projects(projects) => of_projects(&mut tx, &parameters, projects).await?,
-        Source::All => of_all(&mut tx, &parameters).await?,
-    };
+    let moved = moved(&mut tx, start).await?;
+    let mut rows = unmoved(&mut tx, filter, &parameters, &partitions, start).await?;
+    if !moved.is_empty() {
+        let (ids, times): (Vec<i64>, Vec<DateTime<Utc>>) =
+            moved.iter().map(|(id, at)| (*id, *at)).unzip();
+        let call_ids: Option<Vec<&str>> =
+            filter.call_ids.as_ref().map(|ids| ids.iter().map(CallId::as_str).collect());
+        rows.extend(list!(
+            tx,
+            parameters,
+            "unnest($12::bigint[], $13::timestamptz[]) as moved (id, first_event_at)",
+            "id = moved.id
+                and list_partition = any($1)
+                and ($14::text[] is null or call_id = any($14))",
+            "moved.first_event_at",
+            &partitions,
+            i64::MAX,
+            &ids,
+            &times,
+            call_ids.as_deref() as Option<&[&str]>
+        ));
+    }
     let mut listed = BTreeMap::new();
     for row in rows {
         let stored = StoredCall::try_from(row)?;
-        let first_event_at = stored.call.first_event_at;
-        listed.insert(ListPosition { first_event_at, id: stored.id }, stored);
-    }
-    for (first_event_at, row) in moved(&mut tx, &parameters, filter).await? {
-        let stored = StoredCall::try_from(row)?;
+        let first_event_at = moved.get(&stored.id).copied().unwrap_or(stored.call.first_event_at);
         listed.insert(ListPosition { first_event_at, id: stored.id }, stored);
     }
     Ok(listed.into_iter().rev().take(usize::from(limit)).collect())
 }
 
-/// Merges the partitions of an index: `$sources` are what is merged, each row with a
-/// `list_partition`, and `$condition` selects the calls of one.
-macro_rules! merge_partitions {
-    ($sources:literal, $condition:literal, $parameters:ident, $($narrowed:expr),*) => {
-        select_calls!(
-            "
-            from (
-                select newest.id
-                from " $sources "
-                cross join lateral (
-                    select id, first_event_at
-                    from calls
-                    where " $condition "
-                        and list_partition = source.list_partition
-                        and (first_event_at, id) < (coalesce($3::timestamptz, 'infinity'), $4)
-                        and first_event_at >= coalesce($2::timestamptz, '-infinity')
-                        and ($5::smallint[] is null or status = any($5))
-                        and ($6::timestamptz is null or last_delivered_at <= $6)
-                        and (
-                            id in (
-                                select call from events where moves_call and position > $7
-                            )
-                        ) is not true
-                    order by first_event_at desc, id desc
-                    limit $8
-                ) as newest
-                order by newest.first_event_at desc, newest.id desc
-                limit $8
-            ) as page
-            cross join lateral (
-                select *
-                from calls
-                where id = page.id
-                -- one index lookup each, whatever the statistics say
-                offset 0
-            ) as calls
-            ",
-            &$parameters.partitions,
-            $parameters.from,
-            $parameters.until,
-            $parameters.until_id,
-            $parameters.statuses.as_deref() as Option<&[i16]>,
-            $parameters.delivered_by,
-            $parameters.feed_position,
-            $parameters.limit,
-            $($narrowed),*
-        )
-    };
-}
-
-/// Calls of all projects.
-async fn of_all(
+/// The calls of a list that have not moved since it started.
+async fn unmoved(
     conn: &mut PgConnection,
+    filter: &Filter,
     parameters: &Parameters<'_>,
-) -> sqlx::Result<Vec<CallRow>> {
-    merge_partitions!(
-        "unnest($1::smallint[]) as source (list_partition)",
-        "($9::text[] is null or project_id = any($9))",
-        parameters,
-        parameters.projects.as_deref() as Option<&[&str]>
-    )
-    .fetch_all(&mut *conn)
-    .await
-}
-
-/// Calls of these projects. Live calls are few, and found by the index of all projects.
-async fn of_projects(
-    conn: &mut PgConnection,
-    parameters: &Parameters<'_>,
-    projects: &BTreeSet<ProjectId>,
-) -> sqlx::Result<Vec<CallRow>> {
-    let projects: Vec<&str> = projects.iter().map(ProjectId::as_str).collect();
-    let is_live = |partition: &i16| *partition < FIRST_ENDED_PARTITION;
-    let (live, ended) = parameters.partitions.iter().copied().partition(is_live);
-    let parameters = |partitions: Vec<i16>| Parameters { partitions, ..parameters.clone() };
-    let (live, ended) = (parameters(live), parameters(ended));
-    let mut rows = Vec::new();
-    if !ended.partitions.is_empty() {
-        rows = merge_partitions!(
-            "unnest($1::smallint[]) as source (list_partition)
-             cross join unnest($9::text[]) as wanted (project_id)",
-            "list_partition >= 16 and project_id = wanted.project_id",
-            ended,
-            &projects as &[&str]
-        )
-        .fetch_all(&mut *conn)
-        .await?;
-    }
-    if !live.partitions.is_empty() {
-        rows.extend(
-            merge_partitions!(
-                "unnest($1::smallint[]) as source (list_partition)
-                 cross join unnest($9::text[]) as wanted (project_id)",
-                "project_id = wanted.project_id",
-                live,
-                &projects as &[&str]
+    partitions: &[i16],
+    start: ListStart,
+) -> Result<Vec<CallRow>, Error> {
+    let rows = match filter.source() {
+        // Few, each found by the unique index.
+        Source::CallIds(call_ids) => {
+            let call_ids: Vec<&str> = call_ids.iter().map(CallId::as_str).collect();
+            list!(
+                conn,
+                parameters,
+                "unnest($12::text[]) as wanted (call_id)",
+                "call_id = wanted.call_id and list_partition = any($1)",
+                "first_event_at",
+                partitions,
+                start.feed_position,
+                &call_ids as &[&str]
             )
-            .fetch_all(&mut *conn)
-            .await?,
-        );
-    }
+        }
+        // Few. An event may have a call_sid that no attempt of its call has.
+        Source::CallSid(call_sid) => list!(
+            conn,
+            parameters,
+            "(
+                select distinct call
+                from (
+                    select call
+                    from events
+                    where call_sid = $12 and not repeats_call_sid
+                    -- not from the index that is in the order of calls
+                    offset 0
+                ) as events
+            ) as dialed",
+            "id = dialed.call and list_partition = any($1)",
+            "first_event_at",
+            partitions,
+            start.feed_position,
+            call_sid.as_str()
+        ),
+        Source::Client(client_id) => list!(
+            conn,
+            parameters,
+            "unnest($1::smallint[]) as source (list_partition)",
+            "list_partition = source.list_partition and client_id = $12",
+            "first_event_at",
+            partitions,
+            start.feed_position,
+            client_id.as_str()
+        ),
+        Source::Projects(projects) => {
+            let projects: Vec<&str> = projects.iter().map(ProjectId::as_str).collect();
+            let is_live = |partition: &i16| *partition < FIRST_ENDED_PARTITION;
+            let (live, ended): (Vec<i16>, Vec<i16>) = partitions.iter().copied().partition(is_live);
+            let mut rows = list!(
+                conn,
+                parameters,
+                "unnest($1::smallint[]) as source (list_partition)
+                cross join unnest($12::text[]) as wanted (project_id)",
+                "list_partition >= 16
+                    and list_partition = source.list_partition
+                    and project_id = wanted.project_id",
+                "first_event_at",
+                &ended,
+                start.feed_position,
+                &projects as &[&str]
+            );
+            // Live calls are few, and found by the index of all projects.
+            rows.extend(list!(
+                conn,
+                parameters,
+                "unnest($1::smallint[]) as source (list_partition)
+                cross join unnest($12::text[]) as wanted (project_id)",
+                "list_partition = source.list_partition and project_id = wanted.project_id",
+                "first_event_at",
+                &live,
+                start.feed_position,
+                &projects as &[&str]
+            ));
+            rows
+        }
+        Source::All => list!(
+            conn,
+            parameters,
+            "unnest($1::smallint[]) as source (list_partition)",
+            "list_partition = source.list_partition",
+            "first_event_at",
+            partitions,
+            start.feed_position
+        ),
+    };
     Ok(rows)
 }
 
-/// Calls of a client.
-async fn of_client(
-    conn: &mut PgConnection,
-    parameters: &Parameters<'_>,
-    client_id: &ClientId,
-) -> sqlx::Result<Vec<CallRow>> {
-    merge_partitions!(
-        "unnest($1::smallint[]) as source (list_partition)",
-        "client_id = $9 and ($10::text[] is null or project_id = any($10))",
-        parameters,
-        client_id.as_str(),
-        parameters.projects.as_deref() as Option<&[&str]>
-    )
-    .fetch_all(&mut *conn)
-    .await
-}
-
-/// Calls of a `call_sid`: few.
-async fn of_call_sid(
-    conn: &mut PgConnection,
-    parameters: &Parameters<'_>,
-    filter: &Filter,
-    call_sid: &CallSid,
-) -> sqlx::Result<Vec<CallRow>> {
-    select_calls!(
-        "
-        from (
-            select distinct call
-            from (
-                select call
-                from events
-                where call_sid = $9 and not repeats_call_sid
-                -- not from the index that is in the order of calls
-                offset 0
-            ) as events
-        ) as dialed
-        cross join lateral (
-            select *
-            from calls
-            where id = dialed.call
-            -- one index lookup each, whatever the statistics say
-            offset 0
-        ) as calls
-        where list_partition = any($1)
-            and (first_event_at, id) < (coalesce($3::timestamptz, 'infinity'), $4)
-            and first_event_at >= coalesce($2::timestamptz, '-infinity')
-            and ($5::smallint[] is null or status = any($5))
-            and ($6::timestamptz is null or last_delivered_at <= $6)
-            and (
-                id in (select call from events where moves_call and position > $7)
-            ) is not true
-            and ($10::text is null or client_id = $10)
-            and ($11::text[] is null or project_id = any($11))
-            -- an event may have a call_sid that no attempt of its call has
-            and attempts @> jsonb_build_array(jsonb_build_object('call_sid', $9))
-        order by first_event_at desc, id desc
-        limit $8
-        ",
-        &parameters.partitions,
-        parameters.from,
-        parameters.until,
-        parameters.until_id,
-        parameters.statuses.as_deref() as Option<&[i16]>,
-        parameters.delivered_by,
-        parameters.feed_position,
-        parameters.limit,
-        call_sid.as_str(),
-        filter.client_id.as_ref().map(ClientId::as_str),
-        parameters.projects.as_deref() as Option<&[&str]>,
-    )
-    .fetch_all(&mut *conn)
-    .await
-}
-
-/// Calls by their ids: few, each found by the unique index.
-async fn of_call_ids(
-    conn: &mut PgConnection,
-    parameters: &Parameters<'_>,
-    filter: &Filter,
-    call_ids: &BTreeSet<CallId>,
-) -> sqlx::Result<Vec<CallRow>> {
-    let call_ids: Vec<&str> = call_ids.iter().map(CallId::as_str).collect();
-    select_calls!(
-        "
-        from unnest($9::text[]) as wanted (call_id)
-        cross join lateral (
-            select *
-            from calls
-            where call_id = wanted.call_id
-                and ($10::text[] is null or project_id = any($10))
-            -- one index lookup each, whatever the statistics say
-            offset 0
-        ) as calls
-        where list_partition = any($1)
-            and (first_event_at, id) < (coalesce($3::timestamptz, 'infinity'), $4)
-            and first_event_at >= coalesce($2::timestamptz, '-infinity')
-            and ($5::smallint[] is null or status = any($5))
-            and ($6::timestamptz is null or last_delivered_at <= $6)
-            and (
-                id in (select call from events where moves_call and position > $7)
-            ) is not true
-            and ($11::text is null or client_id = $11)
-            and (
-                $12::text is null
-                or attempts @> jsonb_build_array(jsonb_build_object('call_sid', $12))
-            )
-        order by first_event_at desc, id desc
-        limit $8
-        ",
-        &parameters.partitions,
-        parameters.from,
-        parameters.until,
-        parameters.until_id,
-        parameters.statuses.as_deref() as Option<&[i16]>,
-        parameters.delivered_by,
-        parameters.feed_position,
-        parameters.limit,
-        &call_ids as &[&str],
-        parameters.projects.as_deref() as Option<&[&str]>,
-        filter.client_id.as_ref().map(ClientId::as_str),
-        filter.call_sid.as_ref().map(CallSid::as_str),
-    )
-    .fetch_all(&mut *conn)
-    .await
-}
-
-/// The calls of a list that have moved since it started, with their former
-/// `first_event_at`. They are few: [`MAX_AGE`] bounds the search.
+/// The calls that have moved since a list started, with their former `first_event_at`.
+/// They are few: [`MAX_AGE`] bounds the search. A call that is newer than the list is
+/// left out, as it need not be listed.
 async fn moved(
     conn: &mut PgConnection,
-    parameters: &Parameters<'_>,
-    filter: &Filter,
-) -> Result<Vec<(DateTime<Utc>, CallRow)>, Error> {
-    let former: BTreeMap<i64, DateTime<Utc>> = sqlx::query!(
+    start: ListStart,
+) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
+    let rows = sqlx::query!(
         r#"
         select moved.call as "call!", former.first_event_at as "first_event_at!"
         from (
@@ -390,64 +322,11 @@ async fn moved(
             from events
             where events.call = moved.call and position <= $1
         ) as former
-        -- a call that is newer than the list need not be in it
         where former.first_event_at is not null
         "#,
-        parameters.feed_position,
+        start.feed_position,
     )
-    .fetch_all(&mut *conn)
-    .await?
-    .into_iter()
-    .map(|row| (row.call, row.first_event_at))
-    .collect();
-    if former.is_empty() {
-        return Ok(Vec::new());
-    }
-    let until = (parameters.until.unwrap_or(DateTime::<Utc>::MAX_UTC), parameters.until_id);
-    let from = parameters.from.unwrap_or(DateTime::<Utc>::MIN_UTC);
-    let mut listed: Vec<(DateTime<Utc>, i64)> = former
-        .iter()
-        .map(|(id, at)| (*at, *id))
-        .filter(|position| position.0 >= from && *position < until)
-        .collect();
-    listed.sort_unstable_by(|a, b| b.cmp(a));
-    let listed: Vec<i64> = listed.into_iter().map(|(_, id)| id).collect();
-    let call_ids: Option<Vec<&str>> =
-        filter.call_ids.as_ref().map(|ids| ids.iter().map(CallId::as_str).collect());
-    let rows = select_calls!(
-        "
-        from unnest($1::bigint[]) with ordinality as listed (id, number)
-        cross join lateral (
-            select *
-            from calls
-            where id = listed.id
-            -- one index lookup each, whatever the statistics say
-            offset 0
-        ) as calls
-        where list_partition = any($2)
-            and ($9::text[] is null or call_id = any($9))
-            and ($3::smallint[] is null or status = any($3))
-            and ($4::timestamptz is null or last_delivered_at <= $4)
-            and ($5::text[] is null or project_id = any($5))
-            and ($6::text is null or client_id = $6)
-            and (
-                $7::text is null
-                or attempts @> jsonb_build_array(jsonb_build_object('call_sid', $7))
-            )
-        order by listed.number
-        limit $8
-        ",
-        &listed,
-        &parameters.partitions,
-        parameters.statuses.as_deref() as Option<&[i16]>,
-        parameters.delivered_by,
-        parameters.projects.as_deref() as Option<&[&str]>,
-        filter.client_id.as_ref().map(ClientId::as_str),
-        filter.call_sid.as_ref().map(CallSid::as_str),
-        parameters.limit,
-        call_ids.as_deref() as Option<&[&str]>,
-    )
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().filter_map(|row| Some((*former.get(&row.id)?, row))).collect())
+    Ok(rows.into_iter().map(|row| (row.call, row.first_event_at)).collect())
 }

@@ -25,6 +25,15 @@ pub struct StoredCall {
     pub last_delivered_at: DateTime<Utc>,
 }
 
+/// A call's number and names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallName {
+    /// The number by which its events refer to it.
+    pub id: i64,
+    /// The provider's names of it.
+    pub key: CallKey,
+}
+
 /// A row of `calls` as Postgres returns it. Enums and JSON are text, so that an
 /// invalid value is reported with its column.
 pub(in crate::store) struct CallRow {

@@ -14,14 +14,10 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::row::{event_type, name_of};
+use super::row::select_events;
 use crate::{
-    call::{CallId, CallKey, Direction, Disposition, Status, event_id},
-    store::{
-        Error,
-        codec::{self, Row, count, fingerprint, key},
-        connection::for_reading_on,
-    },
+    call::{CallId, CallKey, Direction, Disposition, Status},
+    store::{Error, codec::key, connection::for_reading_on},
 };
 
 /// How long establishing a connection may take.
@@ -174,49 +170,6 @@ impl FeedItem {
     }
 }
 
-/// A row of `events` as far as the feed is concerned.
-pub(super) struct FeedRow {
-    pub(super) position: i64,
-    pub(super) call: i64,
-    pub(super) call_id: Option<String>,
-    pub(super) project_id: Option<String>,
-    pub(super) fingerprint: Vec<u8>,
-    pub(super) event_type: i16,
-    pub(super) unrecognized_type: Option<String>,
-    pub(super) disposition: String,
-    pub(super) received_at: DateTime<Utc>,
-    pub(super) call_direction: Option<String>,
-    pub(super) call_status: i16,
-    pub(super) call_attempt_count: i32,
-    pub(super) call_has_errors: bool,
-    pub(super) call_updated_at: Option<DateTime<Utc>>,
-}
-
-impl FeedRow {
-    pub(super) fn read(self) -> Result<FeedEvent, Error> {
-        let name = name_of(self.call, &self.fingerprint);
-        let at = Row { table: "events", key: &name };
-        let (Some(project_id), Some(call_id)) = (self.project_id, self.call_id) else {
-            return Err(at.corrupt("call", "the call is missing"));
-        };
-        let key = key("calls", project_id, call_id)?;
-        let fingerprint = at.read("fingerprint", fingerprint(&self.fingerprint))?;
-        let event_type = event_type(self.event_type, self.unrecognized_type);
-        Ok(FeedEvent {
-            position: self.position,
-            direction: at.parse("call_direction", self.call_direction.as_deref())?,
-            status: at.read("call_status", codec::status(self.call_status))?,
-            attempt_count: at.read("call_attempt_count", count(self.call_attempt_count))?,
-            has_errors: self.call_has_errors,
-            event_id: event_id(&key, fingerprint),
-            event_type: at.read("event_type", event_type)?.as_str().to_owned(),
-            disposition: at.read("disposition", self.disposition.parse())?,
-            updated_at: self.call_updated_at.unwrap_or(self.received_at),
-            key,
-        })
-    }
-}
-
 /// A part of the feed.
 #[derive(Debug)]
 pub struct FeedPage {
@@ -226,8 +179,8 @@ pub struct FeedPage {
     pub last: i64,
 }
 
-/// The events and erasures after one position and up to another, about the first
-/// `limit`; of the calls of one id only, where it is given.
+/// The events and erasures after one position and up to another, the first `limit` of
+/// each; of the calls of one id only, where it is given.
 #[tracing::instrument(level = "trace", skip_all)]
 pub async fn page(
     conn: &mut PgConnection,
@@ -237,20 +190,64 @@ pub async fn page(
     limit: u16,
 ) -> Result<FeedPage, Error> {
     let rows = match of_call {
-        None => all(&mut *conn, after, up_to, limit).await?,
-        Some(call_id) => of_id(&mut *conn, call_id, after, up_to, limit).await?,
+        None => {
+            let rows = select_events!(
+                names "calls.call_id as \"call_id?\", calls.project_id as \"project_id?\"",
+                "
+                from events
+                left join calls on calls.id = events.call
+                where position > $1 and position <= $2
+                order by position
+                limit $3
+                ",
+                after,
+                up_to,
+                i64::from(limit),
+            );
+            rows.fetch_all(&mut *conn).await?
+        }
+        Some(call_id) => {
+            let rows = select_events!(
+                names "calls.call_id as \"call_id?\", calls.project_id as \"project_id?\"",
+                "
+                from calls
+                cross join lateral (
+                    select position
+                    from events
+                    where call = calls.id
+                    -- found by their key: a call has few events, the feed many
+                    offset 0
+                ) as of_call
+                join events on events.position = of_call.position
+                where calls.call_id = $1 and events.position > $2 and events.position <= $3
+                order by events.position
+                limit $4
+                ",
+                call_id.as_str(),
+                after,
+                up_to,
+                i64::from(limit),
+            );
+            rows.fetch_all(&mut *conn).await?
+        }
     };
     let is_cut = rows.len() >= limit.into();
     let last = rows.last().filter(|_| is_cut).map_or(up_to, |row| row.position);
     // What is committed up to `up_to` was committed before the first query.
-    let erased = erasures(conn, after, last, of_call, limit).await?;
-    let last = erased.last;
-    let events = rows.into_iter().take_while(|row| row.position <= last);
-    let events = events.map(|row| (row.position, row.read().map(FeedItem::Event)));
-    let erased = erased.calls.into_iter().map(|it| (it.position, Ok(FeedItem::Erased(it))));
-    let mut items: Vec<(i64, Result<FeedItem, Error>)> = events.chain(erased).collect();
+    let Erasures { calls, last } = erasures(conn, after, last, of_call, limit).await?;
+    let events = rows.into_iter().take_while(|row| row.position <= last).map(|row| {
+        let event = row.key().and_then(|key| row.feed(key));
+        (row.position, event.map(FeedItem::Event))
+    });
+    let erased = calls.into_iter().map(|it| (it.position, Ok(FeedItem::Erased(it))));
+    Ok(FeedPage { items: in_order(events.chain(erased)), last })
+}
+
+/// Items in the order of their positions.
+pub(super) fn in_order<T>(items: impl Iterator<Item = (i64, T)>) -> Vec<T> {
+    let mut items: Vec<(i64, T)> = items.collect();
     items.sort_by_key(|(position, _)| *position);
-    Ok(FeedPage { items: items.into_iter().map(|(_, item)| item).collect(), last })
+    items.into_iter().map(|(_, item)| item).collect()
 }
 
 /// Erasures of a part of the feed.
@@ -295,80 +292,6 @@ pub(super) async fn erasures(
     let is_cut = calls.len() >= limit.into();
     let last = calls.last().filter(|_| is_cut).map_or(up_to, |it| it.position);
     Ok(Erasures { calls, last })
-}
-
-async fn all(
-    executor: impl PgExecutor<'_>,
-    after: i64,
-    up_to: i64,
-    limit: u16,
-) -> Result<Vec<FeedRow>, Error> {
-    let rows = sqlx::query_as!(
-        FeedRow,
-        r#"
-        select events.position as "position!", events.call as "call!", calls.call_id as "call_id?",
-            calls.project_id as "project_id?", events.fingerprint as "fingerprint!",
-            events.event_type as "event_type!", events.unrecognized_type,
-            events.disposition::text as "disposition!", events.received_at as "received_at!",
-            events.call_direction::text as call_direction, events.call_status as "call_status!",
-            events.call_attempt_count as "call_attempt_count!",
-            events.call_has_errors as "call_has_errors!", events.call_updated_at
-        from (
-            select *
-            from events
-            where position > $1 and position <= $2
-            order by position
-            limit $3
-        ) as events
-        left join calls on calls.id = events.call
-        order by events.position
-        "#,
-        after,
-        up_to,
-        i64::from(limit),
-    )
-    .fetch_all(executor)
-    .await?;
-    Ok(rows)
-}
-
-async fn of_id(
-    executor: impl PgExecutor<'_>,
-    call_id: &CallId,
-    after: i64,
-    up_to: i64,
-    limit: u16,
-) -> Result<Vec<FeedRow>, Error> {
-    let rows = sqlx::query_as!(
-        FeedRow,
-        r#"
-        select events.position as "position!", events.call as "call!", calls.call_id as "call_id?",
-            calls.project_id as "project_id?", events.fingerprint as "fingerprint!",
-            events.event_type as "event_type!", events.unrecognized_type,
-            events.disposition::text as "disposition!", events.received_at as "received_at!",
-            events.call_direction::text as call_direction, events.call_status as "call_status!",
-            events.call_attempt_count as "call_attempt_count!",
-            events.call_has_errors as "call_has_errors!", events.call_updated_at
-        from calls
-        cross join lateral (
-            select *
-            from events
-            where call = calls.id
-            -- found by their key: a call has few events, the feed many
-            offset 0
-        ) as events
-        where calls.call_id = $1 and events.position > $2 and events.position <= $3
-        order by events.position
-        limit $4
-        "#,
-        call_id.as_str(),
-        after,
-        up_to,
-        i64::from(limit),
-    )
-    .fetch_all(executor)
-    .await?;
-    Ok(rows)
 }
 
 /// Connections for reading the feed: at most so many, each opened when it is needed.

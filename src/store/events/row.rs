@@ -3,16 +3,21 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor};
+use serde_json::value::RawValue;
+use sqlx::PgExecutor;
 
+use super::{
+    feed::FeedEvent,
+    history::{HistoryEvent, Payload},
+};
 use crate::{
     call::{
-        CallSid, ClientId, Event, EventType, Fingerprint, KnownEvent, Outcome, Reason, ReasonCode,
-        Status,
+        CallError, CallKey, CallSid, ClientId, Event, EventType, Fingerprint, KnownEvent, Outcome,
+        Reason, ReasonCode, TimeProblem, event_id,
     },
     store::{
         Error,
-        codec::{Row, as_int, count, fingerprint},
+        codec::{self, Row, count, fingerprint},
     },
 };
 
@@ -21,14 +26,14 @@ use crate::{
 pub struct StoredEvent {
     /// The event.
     pub event: Event,
-    /// What is stored of it that follows from the events of its call.
+    /// The stored columns that follow from the events of its call.
     pub derived: Derived,
     /// When its last delivery was received.
     pub last_delivered_at: DateTime<Utc>,
 }
 
-/// What is stored of an event that follows from the events of its call. Another
-/// release may have derived something else, such as one that did not know its type.
+/// The columns of an event that follow from the events of its call. A release that did
+/// not know the type of the event has stored other values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Derived {
     /// The number of its type; 0 where it is unrecognized.
@@ -40,26 +45,32 @@ pub struct Derived {
 }
 
 impl Derived {
-    /// What is to be stored of an event with that outcome.
+    /// The columns of an event with that outcome.
     pub(in crate::store) fn of(event: &Event, outcome: Outcome) -> Self {
         let (event_type, effective_at) = (event.event_type.id(), event.effective_at());
         Self { event_type, effective_at, outcome }
     }
 }
 
-/// A row of `events` as Postgres returns it, as far as the fold is concerned.
+/// A row of `events` as Postgres returns it. Enums and JSON are text, so that an
+/// invalid value is reported with its column.
 pub(in crate::store) struct EventRow {
     pub(in crate::store) call: i64,
+    /// The names of the call are null where they are not selected or the call is missing.
+    pub(in crate::store) call_id: Option<String>,
+    pub(in crate::store) project_id: Option<String>,
+    pub(in crate::store) position: i64,
     pub(in crate::store) fingerprint: Vec<u8>,
     pub(in crate::store) event_type: i16,
     pub(in crate::store) unrecognized_type: Option<String>,
     pub(in crate::store) occurred_at: Option<DateTime<Utc>>,
+    pub(in crate::store) time_problem: Option<i16>,
     pub(in crate::store) received_at: DateTime<Utc>,
     pub(in crate::store) effective_at: DateTime<Utc>,
     pub(in crate::store) call_sid: Option<String>,
     pub(in crate::store) client_id: Option<String>,
     pub(in crate::store) provider_status: Option<String>,
-    pub(in crate::store) has_errors: bool,
+    pub(in crate::store) errors: Option<String>,
     pub(in crate::store) disposition: String,
     pub(in crate::store) reason: i16,
     pub(in crate::store) reason_status: Option<i16>,
@@ -67,8 +78,78 @@ pub(in crate::store) struct EventRow {
     pub(in crate::store) from_status: Option<i16>,
     pub(in crate::store) to_status: Option<i16>,
     pub(in crate::store) attempt: Option<i32>,
+    pub(in crate::store) delivery_count: i32,
     pub(in crate::store) last_delivered_at: DateTime<Utc>,
+    pub(in crate::store) endpoint: String,
+    pub(in crate::store) call_direction: Option<String>,
+    pub(in crate::store) call_status: i16,
+    pub(in crate::store) call_attempt_count: i32,
+    pub(in crate::store) call_has_errors: bool,
+    pub(in crate::store) call_updated_at: Option<DateTime<Utc>>,
+    /// Whether payloads are selected.
+    pub(in crate::store) has_payload_selected: bool,
+    /// Null where it is not selected.
+    pub(in crate::store) payload: Option<String>,
+    pub(in crate::store) payload_removed_at: Option<DateTime<Utc>>,
+    /// Whether the payloads up to this row are within the limit of the page.
+    pub(in crate::store) is_within_limit: bool,
 }
+
+/// Selects events as [`EventRow`]s: the columns, written once for the text that follows
+/// them and its arguments. `$names` are the columns `call_id` and `project_id`.
+///
+/// Payloads are selected only where `$limit` is given, the number of a parameter that may
+/// be null: a page ends before its payloads exceed so many bytes, and has one event at
+/// least. The text then defines the window `page`.
+macro_rules! select_events {
+    (names $names:literal, payloads up to $limit:literal, $following:literal, $($argument:expr),+ $(,)?) => {
+        select_events!(
+            @ $names,
+            $limit "::bigint is not null",
+            "case when " $limit "::bigint is not null then events.payload::text end",
+            "(
+                " $limit " is null
+                or row_number() over page = 1
+                or coalesce(
+                    sum(octet_length(case when " $limit " is not null then events.payload::text end))
+                        over page,
+                    0
+                ) <= " $limit "
+            )",
+            $following,
+            $($argument),+
+        )
+    };
+    (names $names:literal, $following:literal, $($argument:expr),+ $(,)?) => {
+        select_events!(@ $names, "false", "null::text", "true", $following, $($argument),+)
+    };
+    (@ $names:literal, $($has_payload_selected:literal)+, $($payload:literal)+, $($is_within_limit:literal)+, $following:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            $crate::store::events::row::EventRow,
+            r#"
+            select events.call as "call!", "# + $names + r#", events.position as "position!",
+                events.fingerprint as "fingerprint!", events.event_type as "event_type!",
+                events.unrecognized_type, events.occurred_at, events.time_problem,
+                events.received_at as "received_at!", events.effective_at as "effective_at!",
+                events.call_sid, events.client_id, events.provider_status,
+                events.errors::text as errors, events.disposition::text as "disposition!",
+                events.reason as "reason!", events.reason_status, events.reason_attempt,
+                events.from_status, events.to_status, events.attempt,
+                events.delivery_count as "delivery_count!",
+                events.last_delivered_at as "last_delivered_at!", events.endpoint as "endpoint!",
+                events.call_direction::text as call_direction,
+                events.call_status as "call_status!",
+                events.call_attempt_count as "call_attempt_count!",
+                events.call_has_errors as "call_has_errors!", events.call_updated_at,
+                events.payload_removed_at, "# $(+ $has_payload_selected)+
+            + r#" as "has_payload_selected!", "# $(+ $payload)+ + r#" as payload, "# $(+ $is_within_limit)+
+            + r#" as "is_within_limit!"
+            "# + $following,
+            $($argument),+
+        )
+    };
+}
+pub(in crate::store) use select_events;
 
 /// Names an event in an error.
 pub(in crate::store) fn name_of(call: i64, fingerprint: &[u8]) -> String {
@@ -79,7 +160,21 @@ pub(in crate::store) fn name_of(call: i64, fingerprint: &[u8]) -> String {
 }
 
 impl EventRow {
-    pub(in crate::store) fn read(self) -> Result<StoredEvent, Error> {
+    /// The call's names.
+    pub(in crate::store) fn key(&self) -> Result<CallKey, Error> {
+        match (&self.project_id, &self.call_id) {
+            (Some(project_id), Some(call_id)) => {
+                codec::key("calls", project_id.clone(), call_id.clone())
+            }
+            _ => {
+                let name = name_of(self.call, &self.fingerprint);
+                Err(Row { table: "events", key: &name }.corrupt("call", "the call is missing"))
+            }
+        }
+    }
+
+    /// The event as far as the fold is concerned.
+    pub(in crate::store) fn stored(self) -> Result<StoredEvent, Error> {
         let name = name_of(self.call, &self.fingerprint);
         let at = Row { table: "events", key: &name };
         let call_sid = self.call_sid.map(CallSid::new).transpose();
@@ -94,7 +189,7 @@ impl EventRow {
             call_sid: at.read("call_sid", call_sid)?,
             client_id: at.read("client_id", client_id)?,
             provider_status: self.provider_status,
-            has_errors: self.has_errors,
+            has_errors: self.errors.is_some(),
         };
         let code = ReasonCode::from_id(self.reason)
             .ok_or_else(|| format!("{} is not the id of a known reason", self.reason));
@@ -114,14 +209,54 @@ impl EventRow {
         let derived = Derived { event_type, effective_at, outcome };
         Ok(StoredEvent { event, derived, last_delivered_at: self.last_delivered_at })
     }
+
+    /// The event as the history of its call shows it.
+    pub(in crate::store) fn history(mut self, key: CallKey) -> Result<HistoryEvent, Error> {
+        let name = name_of(self.call, &self.fingerprint);
+        let at = Row { table: "events", key: &name };
+        let body = self.payload.take().map(RawValue::from_string).transpose();
+        let payload =
+            Payload { body: at.read("payload", body)?, removed_at: self.payload_removed_at };
+        let errors: Option<Vec<CallError>> =
+            at.read("errors", self.errors.as_deref().map(serde_json::from_str).transpose())?;
+        let time_problem = self.time_problem.map(|id| {
+            TimeProblem::from_id(id).ok_or_else(|| format!("{id} is not a known problem"))
+        });
+        Ok(HistoryEvent {
+            delivery_count: at.read("delivery_count", count(self.delivery_count))?,
+            endpoint: std::mem::take(&mut self.endpoint),
+            time_problem: at.read("time_problem", time_problem.transpose())?,
+            errors: errors.unwrap_or_default(),
+            payload: self.has_payload_selected.then_some(payload),
+            stored: self.stored()?,
+            key,
+        })
+    }
+
+    /// The event as the feed shows it.
+    pub(in crate::store) fn feed(&self, key: CallKey) -> Result<FeedEvent, Error> {
+        let name = name_of(self.call, &self.fingerprint);
+        let at = Row { table: "events", key: &name };
+        let fingerprint = at.read("fingerprint", fingerprint(&self.fingerprint))?;
+        let event_type = event_type(self.event_type, self.unrecognized_type.clone());
+        Ok(FeedEvent {
+            position: self.position,
+            direction: at.parse("call_direction", self.call_direction.as_deref())?,
+            status: at.read("call_status", codec::status(self.call_status))?,
+            attempt_count: at.read("call_attempt_count", count(self.call_attempt_count))?,
+            has_errors: self.call_has_errors,
+            event_id: event_id(&key, fingerprint),
+            event_type: at.read("event_type", event_type)?.as_str().to_owned(),
+            disposition: at.read("disposition", self.disposition.parse())?,
+            updated_at: self.call_updated_at.unwrap_or(self.received_at),
+            key,
+        })
+    }
 }
 
 /// The event type of a stored number and name. A name that was unrecognized when
 /// it was stored may be known by now.
-pub(in crate::store) fn event_type(
-    id: i16,
-    unrecognized: Option<String>,
-) -> Result<EventType, String> {
+fn event_type(id: i16, unrecognized: Option<String>) -> Result<EventType, String> {
     match (id, unrecognized) {
         (0, Some(name)) => Ok(EventType::of(&name)),
         (0, None) => Err("0 needs a name in unrecognized_type".to_owned()),
@@ -131,157 +266,28 @@ pub(in crate::store) fn event_type(
     }
 }
 
-/// All events of these calls, by call.
+/// All events of these calls, by call. An invalid row is the result of its call, so that
+/// it hides no other.
 pub async fn of_calls(
     executor: impl PgExecutor<'_>,
     calls: &[i64],
-) -> Result<HashMap<i64, Vec<StoredEvent>>, Error> {
-    let rows = sqlx::query_as!(
-        EventRow,
-        r#"
-        select call, fingerprint, event_type, unrecognized_type, occurred_at, received_at,
-            effective_at, call_sid, client_id, provider_status,
-            errors is not null as "has_errors!", disposition::text as "disposition!", reason,
-            reason_status, reason_attempt, from_status, to_status, attempt, last_delivered_at
-        from events
-        where call = any($1)
-        "#,
+) -> Result<HashMap<i64, Result<Vec<StoredEvent>, Error>>, Error> {
+    let rows = select_events!(
+        names "null::text as call_id, null::text as project_id",
+        "from events where events.call = any($1)",
         calls,
     )
     .fetch_all(executor)
     .await?;
-    let mut events: HashMap<i64, Vec<StoredEvent>> = HashMap::new();
+    let mut events: HashMap<i64, Result<Vec<StoredEvent>, Error>> = HashMap::new();
     for row in rows {
-        events.entry(row.call).or_default().push(row.read()?);
+        let of_call = events.entry(row.call).or_insert_with(|| Ok(Vec::new()));
+        if let Ok(valid) = of_call {
+            match row.stored() {
+                Ok(event) => valid.push(event),
+                Err(error) => *of_call = Err(error),
+            }
+        }
     }
     Ok(events)
-}
-
-/// A correction of what is stored of an event.
-pub(in crate::store) struct Amendment<'a> {
-    pub(in crate::store) call: i64,
-    pub(in crate::store) fingerprint: Fingerprint,
-    pub(in crate::store) event_type: &'a EventType,
-    pub(in crate::store) derived: Derived,
-}
-
-/// Corrects what is stored of events.
-pub(in crate::store) async fn amend(
-    conn: &mut PgConnection,
-    amendments: &[Amendment<'_>],
-) -> Result<(), Error> {
-    if amendments.is_empty() {
-        return Ok(());
-    }
-    let calls: Vec<i64> = amendments.iter().map(|it| it.call).collect();
-    let fingerprints: Vec<&[u8]> = amendments.iter().map(|it| &it.fingerprint.0[..]).collect();
-    let types: Vec<i16> = amendments.iter().map(|it| it.derived.event_type).collect();
-    let unrecognized: Vec<Option<&str>> =
-        amendments.iter().map(|it| unrecognized_name(it.event_type)).collect();
-    let effective_at: Vec<DateTime<Utc>> =
-        amendments.iter().map(|it| it.derived.effective_at).collect();
-    let outcomes: Vec<Outcome> = amendments.iter().map(|it| it.derived.outcome).collect();
-    let dispositions: Vec<&str> = outcomes.iter().map(|it| it.disposition.as_str()).collect();
-    let reasons: Vec<i16> = outcomes.iter().map(|it| it.reason.code.id()).collect();
-    let reason_statuses: Vec<Option<i16>> =
-        outcomes.iter().map(|it| it.reason.status.map(Status::id)).collect();
-    let reason_attempts: Vec<Option<i32>> =
-        outcomes.iter().map(|it| it.reason.attempt.map(as_int)).collect();
-    let from: Vec<Option<i16>> = outcomes.iter().map(|it| it.from_status.map(Status::id)).collect();
-    let to: Vec<Option<i16>> = outcomes.iter().map(|it| it.to_status.map(Status::id)).collect();
-    let attempts: Vec<Option<i32>> = outcomes.iter().map(|it| it.attempt.map(as_int)).collect();
-    sqlx::query!(
-        r#"
-        update events set
-            event_type = amended.event_type,
-            unrecognized_type = amended.unrecognized_type,
-            effective_at = amended.effective_at,
-            disposition = amended.disposition::event_disposition,
-            reason = amended.reason,
-            reason_status = amended.reason_status,
-            reason_attempt = amended.reason_attempt,
-            from_status = amended.from_status,
-            to_status = amended.to_status,
-            attempt = amended.attempt
-        from unnest(
-            $1::bigint[], $2::bytea[], $3::smallint[], $4::text[], $5::timestamptz[], $6::text[],
-            $7::smallint[], $8::smallint[], $9::int[], $10::smallint[], $11::smallint[], $12::int[]
-        ) as amended (
-            call, fingerprint, event_type, unrecognized_type, effective_at, disposition, reason,
-            reason_status, reason_attempt, from_status, to_status, attempt
-        )
-        where events.call = amended.call and events.fingerprint = amended.fingerprint
-        "#,
-        &calls,
-        &fingerprints as &[&[u8]],
-        &types,
-        &unrecognized as &[Option<&str>],
-        &effective_at,
-        &dispositions as &[&str],
-        &reasons,
-        &reason_statuses as &[Option<i16>],
-        &reason_attempts as &[Option<i32>],
-        &from as &[Option<i16>],
-        &to as &[Option<i16>],
-        &attempts as &[Option<i32>],
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// The name of an event type, where it is unrecognized.
-pub(in crate::store) fn unrecognized_name(event_type: &EventType) -> Option<&str> {
-    match event_type {
-        EventType::Known(_) => None,
-        EventType::Unrecognized(name) => Some(name),
-    }
-}
-
-/// Further deliveries of a stored event.
-pub(in crate::store) struct Repetition {
-    pub(in crate::store) call: i64,
-    pub(in crate::store) fingerprint: Fingerprint,
-    pub(in crate::store) deliveries: i32,
-    pub(in crate::store) in_all: i32,
-    pub(in crate::store) last_delivered_at: DateTime<Utc>,
-}
-
-/// Counts repeated deliveries. Where another store has counted, the greater number
-/// is stored, so that importing its count twice changes nothing.
-pub(in crate::store) async fn count_repetitions(
-    conn: &mut PgConnection,
-    repetitions: &[Repetition],
-) -> Result<(), Error> {
-    if repetitions.is_empty() {
-        return Ok(());
-    }
-    let calls: Vec<i64> = repetitions.iter().map(|it| it.call).collect();
-    let fingerprints: Vec<&[u8]> = repetitions.iter().map(|it| &it.fingerprint.0[..]).collect();
-    let deliveries: Vec<i32> = repetitions.iter().map(|it| it.deliveries).collect();
-    let in_all: Vec<i32> = repetitions.iter().map(|it| it.in_all).collect();
-    let delivered_at: Vec<DateTime<Utc>> =
-        repetitions.iter().map(|it| it.last_delivered_at).collect();
-    sqlx::query!(
-        r#"
-        update events set
-            -- a sum that an int has no room for stays at its maximum
-            delivery_count = greatest(
-                least(delivery_count::bigint + repeated.deliveries, 2147483647)::int,
-                repeated.in_all
-            ),
-            last_delivered_at = greatest(events.last_delivered_at, repeated.last_delivered_at)
-        from unnest($1::bigint[], $2::bytea[], $3::int[], $4::int[], $5::timestamptz[])
-            as repeated (call, fingerprint, deliveries, in_all, last_delivered_at)
-        where events.call = repeated.call and events.fingerprint = repeated.fingerprint
-        "#,
-        &calls,
-        &fingerprints as &[&[u8]],
-        &deliveries,
-        &in_all,
-        &delivered_at,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }

@@ -16,7 +16,7 @@
 //! Otherwise the call is folded again from all its events, and the events whose
 //! outcome changes are amended in the same transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -25,14 +25,16 @@ use super::{
     cache::{CachedCall, CallCache},
     change::{Change, Origin, group},
     statement::write,
+    stored_events::update_stored_events,
 };
 use crate::{
     call::{CallKey, Delivery, Disposition, Fingerprint, Status},
     store::{
         Error,
         calls::{StoredCall, find::columns, row::select_calls},
+        codec::{Row, fingerprint},
         erasure::{ErasureHash, ErasureState, erased},
-        events::row::{Amendment, Repetition, amend, count_repetitions, of_calls},
+        events::row::{name_of, of_calls},
     },
 };
 
@@ -46,8 +48,8 @@ const MAX_ROUNDS: u32 = 8;
 /// bytes.
 const CACHED_EVENTS: usize = 40_000;
 
-/// The number of ids in a block: the increment of the sequence `call_id_blocks`.
-const IDS_PER_BLOCK: i64 = 1024;
+/// The least number of ids that are taken from the sequence at a time: its cache.
+const RESERVED_IDS: i64 = 1024;
 
 /// The result of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +194,7 @@ impl Recorder {
             let ids: Vec<i64> = refolded.iter().map(|change| change.id).collect();
             let mut events = of_calls(&mut *conn, &ids).await?;
             for change in &mut refolded {
-                let history = events.remove(&change.id).unwrap_or_default();
+                let history = events.remove(&change.id).unwrap_or_else(|| Ok(Vec::new()))?;
                 change.fold_again(&history);
             }
         }
@@ -283,42 +285,32 @@ fn hashes(state: &ErasureState, delivery: &Delivery) -> [ErasureHash; 3] {
     [of_call, of_client(Some(&delivery.key.project_id)), of_client(None)]
 }
 
-/// Ids for new calls, taken from the sequence in blocks.
+/// Ids for new calls, the least last.
 #[derive(Debug, Default)]
-struct CallIds(Vec<std::ops::Range<i64>>);
+struct CallIds(Vec<i64>);
 
 impl CallIds {
-    /// Makes sure that there are so many ids.
+    /// Makes sure that there are so many ids. Takes more than are missing, so that this
+    /// is seldom due.
     async fn reserve(&mut self, conn: &mut PgConnection, count: usize) -> Result<(), Error> {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let missing = count - self.0.iter().map(|block| block.end - block.start).sum::<i64>();
-        if missing <= 0 {
+        if self.0.len() >= count {
             return Ok(());
         }
-        // A further block, so that this is seldom due.
-        let blocks = missing / IDS_PER_BLOCK + 1;
-        let ends = sqlx::query_scalar!(
-            r#"select nextval('call_id_blocks') as "end!" from generate_series(1, $1::bigint)"#,
-            blocks,
+        let missing = i64::try_from(count - self.0.len()).unwrap_or(i64::MAX);
+        let ids = sqlx::query_scalar!(
+            r#"select nextval('call_ids') as "id!" from generate_series(1, $1::bigint)"#,
+            missing.max(RESERVED_IDS),
         )
         .fetch_all(conn)
         .await?;
-        self.0.retain(|block| !block.is_empty());
-        self.0.extend(ends.into_iter().map(|end| end + 1 - IDS_PER_BLOCK..end + 1));
-        // The least ids first: they belong to the last block.
-        self.0.sort_unstable_by_key(|block| std::cmp::Reverse(block.start));
+        self.0.extend(ids);
+        self.0.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
         Ok(())
     }
 
     /// The next id.
     fn take(&mut self) -> i64 {
-        loop {
-            let block = self.0.last_mut().expect("ids are reserved for each call of a batch");
-            match block.next() {
-                Some(id) => return id,
-                None => self.0.pop(),
-            };
-        }
+        self.0.pop().expect("ids are reserved for each call of a batch")
     }
 }
 
@@ -360,30 +352,8 @@ pub(super) async fn commit<'a>(
     let mut tx = conn.begin().await?;
     // Rows are locked before the feed, whose lock all writers need: it is held for the write only.
     let unchanged = lock_unchanged(&mut tx, changes.values()).await?;
-    let written = || changes.values().filter(|change| unchanged.contains(&change.id));
-    let amendments: Vec<Amendment<'_>> = written()
-        .flat_map(|change| {
-            change.amended.iter().map(|amended| Amendment {
-                call: change.id,
-                fingerprint: amended.fingerprint,
-                event_type: &amended.event_type,
-                derived: amended.derived,
-            })
-        })
-        .collect();
-    amend(&mut tx, &amendments).await?;
-    let repetitions: Vec<Repetition> = written()
-        .flat_map(|change| {
-            change.repeated.iter().map(|arrival| Repetition {
-                call: change.id,
-                fingerprint: arrival.fingerprint(),
-                deliveries: arrival.deliveries,
-                in_all: arrival.in_all,
-                last_delivered_at: arrival.last_delivered_at,
-            })
-        })
-        .collect();
-    count_repetitions(&mut tx, &repetitions).await?;
+    let written = changes.values().filter(|change| unchanged.contains(&change.id));
+    update_stored_events(&mut tx, written).await?;
     write(&mut tx, changes, known_erasures).await?;
     tx.commit().await?;
     Ok(())
@@ -429,16 +399,10 @@ async fn read_unknown<'a>(
     }
     let (call_ids, project_ids) = columns(&keys);
     let rows = select_calls!(
-        r#"
+        "
         from unnest($1::text[], $2::text[]) as wanted (call_id, project_id)
-        cross join lateral (
-            select *
-            from calls
-            where call_id = wanted.call_id and project_id = wanted.project_id
-            -- one index lookup each, whatever the statistics say
-            offset 0
-        ) as calls
-        "#,
+        join calls using (call_id, project_id)
+        ",
         &call_ids as &[&str],
         &project_ids as &[&str],
     )
@@ -477,26 +441,23 @@ async fn stored_events(
     }
     let calls: Vec<i64> = events.iter().map(|(call, _)| *call).collect();
     let fingerprints: Vec<&[u8]> = events.iter().map(|(_, it)| &it.0[..]).collect();
-    let numbers = sqlx::query_scalar!(
+    let stored = sqlx::query!(
         r#"
-        select wanted.number as "number!"
-        from unnest($1::bigint[], $2::bytea[]) with ordinality as wanted (call, fingerprint, number)
-        cross join lateral (
-            select from events
-            where call = wanted.call and fingerprint = wanted.fingerprint
-            -- one index lookup each, whatever the statistics say
-            offset 0
-        ) as stored
+        select events.call, events.fingerprint
+        from unnest($1::bigint[], $2::bytea[]) as wanted (call, fingerprint)
+        join events using (call, fingerprint)
         "#,
         &calls,
         &fingerprints as &[&[u8]],
     )
     .fetch_all(conn)
     .await?;
-    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
-    Ok((1..)
-        .zip(events)
-        .filter(|(number, _)| numbers.contains(number))
-        .map(|(_, it)| *it)
-        .collect())
+    stored
+        .into_iter()
+        .map(|row| {
+            let name = name_of(row.call, &row.fingerprint);
+            let at = Row { table: "events", key: &name };
+            Ok((row.call, at.read("fingerprint", fingerprint(&row.fingerprint))?))
+        })
+        .collect()
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     call::CallKey,
-    store::{Error, calls::find::CallName, error::Class, events::row::of_calls},
+    store::{Error, calls::row::CallName, error::Class, events::row::of_calls},
 };
 
 /// How often calls are tried that Postgres rolls back in favor of other writers.
@@ -55,7 +55,7 @@ async fn try_refold(conn: &mut PgConnection, calls: &[CallName]) -> Result<(), E
         let mut change = Change::of(key);
         change.id = *id;
         change.origin = Origin::Stored(*version);
-        change.fold_again(&events.remove(id).unwrap_or_default());
+        change.fold_again(&events.remove(id).unwrap_or_else(|| Ok(Vec::new()))?);
         changes.insert(key, change);
     }
     // It stores no event, which an erasure would be in the way of.

@@ -7,18 +7,20 @@ use sqlx::{
     Encode, PgConnection, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, types::Oid},
+    postgres::{PgArgumentBuffer, PgTypeInfo, types::Oid},
     types::Json,
 };
 
 use super::change::{Arrival, Change, Effect, Origin};
 use crate::{
-    call::{Attempt, Call, CallError, CallKey, CallSid, ClientId, Direction, Status, TimeProblem},
+    call::{
+        Attempt, Call, CallError, CallKey, CallSid, ClientId, Direction, EventType, Status,
+        TimeProblem,
+    },
     store::{
         Error,
         calls::partition::ListPartition,
         codec::{as_int, by_status_id},
-        events::row::unrecognized_name,
     },
 };
 
@@ -168,7 +170,8 @@ impl<'c> Rows<'c> {
             else {
                 continue;
             };
-            let row = CallRow::of(change, call, last_delivered_at);
+            let version = change.origin.next_version();
+            let row = CallRow::of(change.id, change.key, version, call, last_delivered_at);
             match change.origin {
                 Origin::Unknown | Origin::Absent => rows.new_calls.push(row),
                 Origin::Stored(_) => rows.known_calls.push(row),
@@ -184,7 +187,7 @@ impl<'c> Rows<'c> {
 
 /// A row of the Postgres type `call_row`, field by field.
 #[derive(Encode)]
-struct CallRow<'a> {
+pub(in crate::store) struct CallRow<'a> {
     id: i64,
     call_id: &'a str,
     project_id: &'a str,
@@ -214,15 +217,28 @@ struct CallRow<'a> {
 }
 
 impl<'a> CallRow<'a> {
-    fn of(change: &Change<'a>, call: &'a Call, last_delivered_at: DateTime<Utc>) -> Self {
+    pub(in crate::store) fn of(
+        id: i64,
+        key: &'a CallKey,
+        version: i32,
+        call: &'a Call,
+        last_delivered_at: DateTime<Utc>,
+    ) -> Self {
         let times = call.microseconds_in_status.iter();
         let times = by_status_id(times.map(|(status, time)| (*status, Some(*time))), &None);
-        let summary = Summary::of(call);
+        // What reports count is null until the call has ended.
+        let total = call.ended_at().map(|ended_at| ended_at - call.first_event_at);
+        let mut attempt_counts: BTreeMap<Status, i32> = BTreeMap::new();
+        for attempt in &call.attempts {
+            *attempt_counts.entry(attempt.status).or_default() += 1;
+        }
+        let seen = call.attempts.iter().flat_map(|attempt| &attempt.statuses);
+        let statuses_seen = seen.fold(0, |mask, status| mask | 1 << status.id());
         Self {
-            id: change.id,
-            call_id: change.key.call_id.as_str(),
-            project_id: change.key.project_id.as_str(),
-            version: change.origin.next_version(),
+            id,
+            call_id: key.call_id.as_str(),
+            project_id: key.project_id.as_str(),
+            version,
             direction: call.direction.map(Direction::as_str),
             status: call.status.id(),
             list_partition: ListPartition::of(call).number(),
@@ -232,7 +248,7 @@ impl<'a> CallRow<'a> {
             has_errors: call.has_errors,
             event_count: as_int(call.event_count),
             anomaly_count: as_int(call.anomaly_count),
-            durations: summary.is_some().then(|| times.clone()),
+            durations: total.map(|_| times.clone()),
             microseconds_in_status: times,
             status_since: call.status_since,
             is_status_since_reported: call.is_status_since_reported,
@@ -242,38 +258,10 @@ impl<'a> CallRow<'a> {
             last_event_fingerprint: &call.last.fingerprint.0,
             updated_at: call.updated_at,
             last_delivered_at,
-            statuses_seen: summary.as_ref().map(|it| it.statuses_seen),
-            total_microseconds: summary.as_ref().map(|it| it.total_microseconds),
-            attempt_counts: summary.map(|it| it.attempt_counts),
+            statuses_seen: total.map(|_| statuses_seen),
+            total_microseconds: total.map(|it| it.num_microseconds().unwrap_or(i64::MAX)),
+            attempt_counts: total.map(|_| by_status_id(attempt_counts, &0)),
         }
-    }
-}
-
-/// What reports count of a call that has ended, besides the time in each status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::store) struct Summary {
-    /// Bit n is set if an event of an attempt reported the status with id n.
-    pub(in crate::store) statuses_seen: i64,
-    /// From the first event to the end.
-    pub(in crate::store) total_microseconds: i64,
-    /// The number of attempts in each status, by status id.
-    pub(in crate::store) attempt_counts: Vec<i32>,
-}
-
-impl Summary {
-    /// The summary of a call that has ended.
-    pub(in crate::store) fn of(call: &Call) -> Option<Self> {
-        let total = call.ended_at()? - call.first_event_at;
-        let mut counts: BTreeMap<Status, i32> = BTreeMap::new();
-        for attempt in &call.attempts {
-            *counts.entry(attempt.status).or_default() += 1;
-        }
-        let seen = call.attempts.iter().flat_map(|attempt| &attempt.statuses);
-        Some(Self {
-            statuses_seen: seen.fold(0, |mask, status| mask | 1 << status.id()),
-            total_microseconds: total.num_microseconds().unwrap_or(i64::MAX),
-            attempt_counts: by_status_id(counts, &0),
-        })
     }
 }
 
@@ -377,22 +365,31 @@ impl<'q> Encode<'q, Postgres> for AsReceived<'_> {
     }
 }
 
+/// The name of an event type, where it is unrecognized.
+pub(super) fn unrecognized_name(event_type: &EventType) -> Option<&str> {
+    match event_type {
+        EventType::Known(_) => None,
+        EventType::Unrecognized(name) => Some(name),
+    }
+}
+
 /// Names the Postgres type of a row.
 macro_rules! composite {
     ($row:ident, $name:literal) => {
-        impl Type<Postgres> for $row<'_> {
-            fn type_info() -> PgTypeInfo {
-                PgTypeInfo::with_name($name)
+        impl sqlx::Type<sqlx::Postgres> for $row<'_> {
+            fn type_info() -> sqlx::postgres::PgTypeInfo {
+                sqlx::postgres::PgTypeInfo::with_name($name)
             }
         }
 
-        impl PgHasArrayType for $row<'_> {
-            fn array_type_info() -> PgTypeInfo {
-                PgTypeInfo::array_of($name)
+        impl sqlx::postgres::PgHasArrayType for $row<'_> {
+            fn array_type_info() -> sqlx::postgres::PgTypeInfo {
+                sqlx::postgres::PgTypeInfo::array_of($name)
             }
         }
     };
 }
+pub(super) use composite;
 
 composite!(CallRow, "call_row");
 composite!(EventRow, "event_row");

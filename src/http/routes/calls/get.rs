@@ -214,7 +214,7 @@ pub(crate) async fn show(
         found.into_iter().map(|stored| (stored.id, stored.key, stored.call)).collect()
     };
     let found = match (as_of, wait) {
-        (Some(at), _) => known_at(&service.pool, &call_id, &projects, at).await?,
+        (Some(at), _) => known_at(&service.pool, &wanted(), at).await?,
         (None, Some(longest)) if !longest.is_zero() => {
             stored(streams::find_ended(&service, wanted(), &pass, longest).await?)
         }

@@ -11,21 +11,27 @@ use utoipa::{
 use uuid::Uuid;
 
 use crate::{
-    call::{CallError, CallId, CallSid, Disposition, Fingerprint, ProjectId, Status, TimeProblem},
+    call::{
+        CallError, CallId, CallSid, Disposition, Fingerprint, Position, ProjectId, Status,
+        TimeProblem,
+    },
     http::{
         Problem, Shared,
         auth::ApiClient,
         openapi::example,
         pagination::{
-            PageParameters, cut, read_cursor, read_limit, read_time, write_cursor, write_time,
+            PageParameters, read_cursor, read_limit, read_time, write_cursor, write_time,
         },
         query::{CallIdInPath, InProject, Query, parameter},
         routes::calls::get::{NoSuchCall, only_one},
     },
     store::{
-        calls::find::names_by_call_id,
+        calls::{
+            StoredCall,
+            find::{CallQuery, find},
+        },
         events::{
-            history::{HistoryEvent, HistoryPosition, history},
+            history::{HistoryEvent, history},
             row::{Derived, StoredEvent},
         },
     },
@@ -187,18 +193,17 @@ pub(crate) async fn show(
     let after = query.take("cursor", read_position);
     query.finish()?;
 
-    let names = names_by_call_id(&service.pool, &call_id, &projects).await?;
-    let call = only_one(names, &call_id, |name| &name.key.project_id)?;
+    let calls = CallQuery { call_id: call_id.clone(), projects };
+    let found = find(&service.pool, &[&calls]).await?.into_iter().flatten().collect();
+    let call = only_one(found, &call_id, |stored: &StoredCall| &stored.key.project_id)?;
     let payload_bytes = with_payload.then_some(MAX_PAYLOAD_BYTES);
-    // One more than is shown tells whether there is a next page.
-    let mut shown = history(&service.pool, &call, after, limit + 1, payload_bytes).await?;
-    let whole = shown.iter().take_while(|event| !with_payload || event.payload.is_some()).count();
-    let limit = u16::try_from(whole).unwrap_or(limit).min(limit);
-    let next_cursor = cut(&mut shown, limit).map(|last| write_position(last.position()));
+    let page = history(&service.pool, call.id, &call.key, after, limit, payload_bytes).await?;
+    let last = page.events.last().filter(|_| page.has_more);
+    let next_cursor = last.map(|last| write_position(last.position()));
     Ok(Json(HistoryDocument {
         call_id: call.key.call_id,
         project_id: call.key.project_id,
-        events: shown.into_iter().map(EventDocument::from).collect(),
+        events: page.events.into_iter().map(EventDocument::from).collect(),
         next_cursor,
     }))
 }
@@ -227,21 +232,21 @@ pub(crate) fn read_include(include: &str) -> Result<Include, String> {
 
 /// A cursor is the position of the last event on the page: its time, rank and
 /// fingerprint.
-fn write_position(position: HistoryPosition) -> String {
+fn write_position(position: Position) -> String {
     write_cursor(&[
         &write_time(position.effective_at),
-        &position.rank.to_be_bytes(),
+        &position.rank.get().to_be_bytes(),
         &position.fingerprint.0,
     ])
 }
 
-fn read_position(cursor: &str) -> Result<HistoryPosition, String> {
+fn read_position(cursor: &str) -> Result<Position, String> {
     read_cursor(cursor, |bytes: [u8; 42]| {
         let (at, rest) = bytes.split_first_chunk::<8>()?;
         let (rank, fingerprint) = rest.split_first_chunk::<2>()?;
-        Some(HistoryPosition {
+        Some(Position {
             effective_at: read_time(*at)?,
-            rank: i16::from_be_bytes(*rank),
+            rank: i16::from_be_bytes(*rank).try_into().ok()?,
             fingerprint: Fingerprint(fingerprint.try_into().ok()?),
         })
     })
@@ -257,12 +262,12 @@ mod tests {
         #[test]
         fn a_cursor_reads_as_it_was_written(
             microseconds in -62_135_596_800_000_000..253_402_300_799_000_000i64,
-            rank: i16,
+            rank in -1_i16..=7,
             fingerprint: [u8; 32],
         ) {
-            let position = HistoryPosition {
+            let position = Position {
                 effective_at: DateTime::from_timestamp_micros(microseconds).unwrap(),
-                rank,
+                rank: rank.try_into().unwrap(),
                 fingerprint: Fingerprint(fingerprint),
             };
             prop_assert_eq!(read_position(&write_position(position)), Ok(position));
