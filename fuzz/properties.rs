@@ -20,7 +20,7 @@ use callstate::{
     call::{CallSid, ClientId, Delivery, ProjectId, id::MAX_CHARS},
     clock::Clock,
     http::{self, Service, routes::webhooks::endpoints::Endpoints},
-    ingest::{Ingest, Quarantine, Settings, Writers},
+    ingest::{Ingest, Quarantine, Retention, Settings, Writers, retention::Periods},
     recho::{
         self, Authenticator, Credentials, ProviderTimeZone, PublicKey, Receipt, SignatureVerifier,
         Tokens, auth::Header,
@@ -188,6 +188,8 @@ fn service() -> (Runtime, Router, Writers) {
     let (streams, _) = http::Streams::start(&options, 1, std::future::pending());
     let router = http::router(Service {
         quarantine: Quarantine::new(pool.clone(), bounds),
+        stalled_after: Duration::from_hours(1),
+        retention: Arc::new(Retention::new(pool.clone(), Periods::default(), Clock::fixed(NOW))),
         pool,
         ingest,
         clock: Clock::fixed(NOW),

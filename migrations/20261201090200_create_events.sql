@@ -16,6 +16,7 @@ create table events (
     last_delivered_at timestamptz not null,
     occurred_at timestamptz,
     call_updated_at timestamptz,
+    payload_removed_at timestamptz,
     disposition event_disposition not null,
     delivery_count int not null,
     attempt int,
@@ -32,6 +33,7 @@ create table events (
     call_has_errors boolean not null,
     repeats_call_sid boolean not null,
     moves_call boolean not null,
+    changes_client boolean not null,
     fingerprint bytea not null,
     unrecognized_type text,
     call_sid text collate "C",
@@ -55,6 +57,7 @@ comment on column events.effective_at is 'occurred_at, or received_at where that
 comment on column events.last_delivered_at is 'When its last delivery was received.';
 comment on column events.occurred_at is 'When it happened by the provider''s clock: the Time: line of body.text. Null where there is none that can be used.';
 comment on column events.call_updated_at is 'The updated_at of the call after the event was stored; null where that is received_at. Like the other call_ columns it never changes.';
+comment on column events.payload_removed_at is 'When retention removed the payload; null where it has not.';
 comment on column events.disposition is 'What the state machine did with it.';
 comment on column events.delivery_count is 'The number of its deliveries.';
 comment on column events.attempt is 'The number of the attempt that it counts for.';
@@ -71,6 +74,7 @@ comment on column events.time_problem is 'Why the Time: line was not used: 1 unr
 comment on column events.call_has_errors is 'Whether the call had errors after the event was stored.';
 comment on column events.repeats_call_sid is 'Whether an attempt of the call had this call_sid before, so that another event leads from the call_sid to the call.';
 comment on column events.moves_call is 'Whether it moved first_event_at of its call back, and with it the call''s position in lists.';
+comment on column events.changes_client is 'Whether its client differs from that of the events of its call before it, so that the call is also found by a client that it no longer has.';
 comment on column events.fingerprint is 'SHA-256 of the canonical JSON of projectId, eventType and body: what makes the event distinct within its call.';
 comment on column events.unrecognized_type is 'The provider''s name of the event type where it is unrecognized.';
 comment on column events.call_sid is 'The telephony provider''s id of the dial.';
@@ -105,6 +109,10 @@ comment on index events_with_errors is 'The few events of a call that carry erro
 create index events_that_moved_calls on events (position) where moves_call;
 
 comment on index events_that_moved_calls is 'The calls whose position in lists has changed since a position of the feed.';
+
+create index events_that_changed_clients on events (call) where changes_client;
+
+comment on index events_that_changed_clients is 'The few calls whose events name several clients.';
 
 -- The id of an event: a UUID of version 8 made of its call and its fingerprint. The twin of
 -- call::event_id. Not immutable, as convert_to is not.

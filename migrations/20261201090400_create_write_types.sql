@@ -53,6 +53,7 @@ create type event_row as (
     call_sid text,
     repeats_call_sid boolean,
     moves_call boolean,
+    changes_client boolean,
     client_id text,
     provider_status text,
     errors jsonb,

@@ -184,7 +184,7 @@ order by drawn.id;
 insert into events (
     call, position, fingerprint, event_type, occurred_at, received_at, effective_at, disposition,
     reason, reason_status, reason_attempt, from_status, to_status, attempt, call_sid,
-    repeats_call_sid, moves_call, client_id, provider_status, errors, endpoint, delivery_count,
+    repeats_call_sid, moves_call, changes_client, client_id, provider_status, errors, endpoint, delivery_count,
     last_delivered_at, payload, call_direction, call_status, call_attempt_count, call_has_errors
 )
 select happened.id, position, sha256((number || ' ' || step)::bytea), event_type_spec.id,
@@ -198,7 +198,7 @@ select happened.id, position, sha256((number || ' ' || step)::bytea), event_type
     case when step <> 2 then happened.status end,
     case when step = 1 or (step = 3 and drawn.belongs_to_attempt) then 1 end,
     case when step <> 2 then call_sid end,
-    step = 3, false, client_id,
+    step = 3, false, false, client_id,
     case when step <> 2 then happened.status_name end,
     case when happened.has_errors then jsonb_build_array(jsonb_build_object(
         'code', 'NETWORK_ERROR', 'message', 'the line went dead', 'phase', 'CALLING',

@@ -41,6 +41,8 @@ struct Report {
     provider_time_zone: String,
     ingest: Ingest,
     quarantine: Quarantine,
+    retention: Retention,
+    metrics: Metrics,
     api: Api,
     http: Http,
     insecure: bool,
@@ -92,6 +94,17 @@ struct Quarantine {
     max_entries: u32,
     max_bytes: u64,
     max_age: String,
+}
+
+#[derive(Serialize)]
+struct Retention {
+    payloads: String,
+    calls: String,
+}
+
+#[derive(Serialize)]
+struct Metrics {
+    stalled_after: String,
 }
 
 #[derive(Serialize)]
@@ -152,6 +165,11 @@ impl Report {
                 max_bytes: config.quarantine.max_bytes,
                 max_age: span(config.quarantine.max_age),
             },
+            retention: Retention {
+                payloads: kept(config.retention.payloads),
+                calls: kept(config.retention.calls),
+            },
+            metrics: Metrics { stalled_after: span(config.stalled_after) },
             api: Api {
                 require_key: config.api.require_key,
                 max_listeners: config.api.max_listeners,
@@ -214,6 +232,10 @@ impl Report {
         let Quarantine { max_entries, max_bytes, max_age } = &self.quarantine;
         let quarantine = format!("at most {max_entries} entries, {max_bytes} bytes, for {max_age}");
         lines.push(line("quarantine", &quarantine));
+        let Retention { payloads, calls } = &self.retention;
+        lines.push(line("retention", &format!("payloads {payloads}; calls {calls}")));
+        let Metrics { stalled_after } = &self.metrics;
+        lines.push(line("metrics", &format!("live calls are stalled after {stalled_after}")));
         lines.extend(self.http.texts().iter().map(|text| line("http", text)));
         lines.extend(self.webhooks.iter().map(|webhook| line("webhook", &webhook.line())));
         let format = self.log_format.unwrap_or("human on a terminal, json elsewhere");
@@ -326,6 +348,11 @@ fn span(duration: Duration) -> String {
         }
         _ => humantime::format_duration(duration).to_string(),
     }
+}
+
+/// How long something is kept.
+fn kept(period: Option<Duration>) -> String {
+    period.map_or_else(|| "forever".to_owned(), span)
 }
 
 fn counted(number: usize, noun: &str) -> String {

@@ -27,6 +27,7 @@ use crate::ingest::{self, Ingest, IngestError, PendingDelivery};
 use crate::managed_postgres::Claim;
 use crate::recho::ProviderTimeZone;
 use crate::store::MIGRATOR;
+use crate::store::write::RecordResult;
 use crate::telemetry;
 use crate::transfer::line::{self, BadLine};
 use crate::transfer::lines::{Line, Lines};
@@ -75,6 +76,8 @@ struct Report {
     new_events: u64,
     /// How many were of an event that was there already.
     known_events: u64,
+    /// Deliveries of calls and clients that were erased.
+    erased: u64,
     /// Lines that could not be taken in.
     bad_lines: u64,
 }
@@ -126,9 +129,10 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
 }
 
 fn summary(report: &Report) -> String {
-    let Report { deliveries, new_events, known_events, bad_lines } = report;
+    let Report { deliveries, new_events, known_events, erased, bad_lines } = report;
+    let erased = if *erased > 0 { format!(", {erased} of erased calls") } else { String::new() };
     let taken = format!(
-        "{deliveries} deliveries taken in: {new_events} new events, {known_events} that were there"
+        "{deliveries} deliveries taken in: {new_events} new events, {known_events} that were there{erased}"
     );
     match bad_lines {
         0 if *deliveries == 0 => "there are no deliveries in the file".to_owned(),
@@ -337,9 +341,10 @@ impl Import<'_> {
             let settled = match pending.result().await {
                 Ok(recorded) => {
                     self.report.deliveries += 1;
-                    match recorded.disposition {
-                        Some(_) => self.report.new_events += 1,
-                        None => self.report.known_events += 1,
+                    match recorded.result {
+                        RecordResult::Stored(..) => self.report.new_events += 1,
+                        RecordResult::Duplicate(_) => self.report.known_events += 1,
+                        RecordResult::Erased => self.report.erased += 1,
                     }
                     self.progress.advance(1);
                     Ok(())

@@ -9,8 +9,11 @@
 //! | `audit` | `verify` and `rebuild`: the store against the fold |
 //! | `export` | writes calls, events, attempts and deliveries to files |
 //! | `import` | takes in deliveries from files |
+//! | `prune` | removes payloads and calls that are older than configured |
+//! | `erase` | erases a call, or all calls of a client |
 //! | `simulate` | sends realistic traffic, and checks what became of it |
 //! | `quarantine` | `quarantine list`, `show`, `replay` and `drop`: what could not be understood |
+//! | `completions` | shell completions |
 //! | `state_machine` | prints the state machine's table |
 //! | `config` | reads the configuration and says what it would do |
 //!
@@ -22,8 +25,10 @@
 //! configuration, in [`crate::config`].
 
 mod audit;
+mod completions;
 mod config;
 mod db_url;
+mod erase;
 mod export;
 mod failure;
 mod import;
@@ -31,6 +36,7 @@ mod keys;
 mod migrate;
 mod output;
 mod progress;
+mod prune;
 mod quarantine;
 mod reload;
 mod restore_mark;
@@ -88,6 +94,10 @@ enum Command {
     Export(export::Options),
     /// Take in deliveries that were exported
     Import(import::Options),
+    /// Remove payloads and calls that are older than configured
+    Prune(prune::Options),
+    /// Erase a call, or all calls of a client, for good
+    Erase(erase::Options),
     /// Send realistic traffic to a running callstate, and check what became of it
     Simulate(Box<simulate::Options>),
     /// List, show, replay and drop the deliveries that could not be understood
@@ -95,6 +105,8 @@ enum Command {
     Quarantine(quarantine::Command),
     /// Print the state machine's table, from the code
     StateMachine(state_machine::Options),
+    /// Print completions for a shell
+    Completions(completions::Options),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -281,6 +293,14 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let config = Config::load_without_endpoints(&flags)?;
             block_on(import::run(options, config))
         }
+        Command::Prune(options) => {
+            let config = Config::load_without_endpoints(&flags)?;
+            block_on(prune::run(options, config))
+        }
+        Command::Erase(options) => {
+            let config = Config::load_without_endpoints(&flags)?;
+            block_on(erase::run(options, config))
+        }
         Command::Simulate(options) => {
             let config = Config::load_without_endpoints(&flags)?;
             block_on(simulate::run(*options, config))
@@ -293,6 +313,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             };
             block_on(quarantine::run(command, config))
         }
+        Command::Completions(options) => completions::run(&options, &mut Cli::command()),
         Command::StateMachine(options) => state_machine::run(&options),
         Command::Config(ConfigCommand::Check(options)) => config::check(options, flags),
     }

@@ -25,7 +25,7 @@ use crate::ingest::quarantine::ReplayError;
 use crate::ingest::{Ingest, Quarantine, Settings};
 use crate::managed_postgres::Claim;
 use crate::store::quarantine::{Entry, by_id, count, newest, oldest, remove};
-use crate::store::write::Recorded;
+use crate::store::write::{RecordResult, Recorded};
 use crate::telemetry;
 
 use super::failure::Failure;
@@ -387,7 +387,13 @@ impl Replay<'_> {
 }
 
 fn taken_in(id: Uuid, key: &CallKey, recorded: &Recorded) -> String {
-    let Recorded { disposition, status, .. } = recorded;
-    let disposition = disposition.map_or("duplicate", |it| it.as_str());
-    format!("{id} taken in: {disposition}, {key} is {status}")
+    match recorded.result {
+        RecordResult::Stored(disposition, status) => {
+            format!("{id} taken in: {disposition}, {key} is {status}")
+        }
+        RecordResult::Duplicate(status) => {
+            format!("{id} taken in: duplicate, {key} is {status}")
+        }
+        RecordResult::Erased => format!("{id} dropped: {key} was erased"),
+    }
 }

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Flags};
 use crate::database::{self, Database};
 use crate::http::{self, ApiKeyCache, CallReader, HttpServer, Reports, Service, Streams, server};
-use crate::ingest::{self, Ingest, Quarantine};
+use crate::ingest::{self, Ingest, Quarantine, Retention, retention::Periods};
 use crate::log_limit;
 use crate::managed_postgres::Claim;
 use crate::store::{
@@ -131,6 +131,9 @@ async fn answer(
     let clock = Clock::system();
     let quarantine = Quarantine::new(database.pool().clone(), config.quarantine);
     let trimmer = quarantine.trimmer(clock.clone());
+    let config::Retention { payloads, calls } = config.retention;
+    let periods = Periods { payloads, calls };
+    let retention = Arc::new(Retention::new(database.pool().clone(), periods, clock.clone()));
     let http_server = Arc::new(HttpServer::new(config.http.clone()));
     let (streams, dispatching) = Streams::start(
         &database.pool().connect_options(),
@@ -141,6 +144,8 @@ async fn answer(
         pool: database.pool().clone(),
         ingest,
         quarantine,
+        retention: Arc::clone(&retention),
+        stalled_after: config.stalled_after,
         clock,
         endpoints: reload.endpoints(),
         api_keys,
@@ -161,6 +166,7 @@ async fn answer(
         never = database.keep() => match never {},
         never = reload.keep() => match never {},
         never = trimmer.run() => match never {},
+        never = retention.run() => match never {},
         never = log_limit::run(&outage) => match never {},
         () = writers.failed() => return Err(Error::WriterFailed),
         () = overdue => {

@@ -68,6 +68,10 @@ pub struct Config {
     pub ingest: Ingest,
     /// How much the quarantine may hold.
     pub quarantine: Bounds,
+    /// How long payloads and calls are kept.
+    pub retention: Retention,
+    /// How long a live call may receive nothing before metrics count it as stalled.
+    pub stalled_after: Duration,
     /// Who may ask.
     pub api: Api,
     /// How the service meets its clients.
@@ -103,6 +107,15 @@ pub struct Ingest {
     pub batch: usize,
     /// The most deliveries that wait for one writer.
     pub queue: usize,
+}
+
+/// How long payloads and calls are kept; `None` for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// How long payloads are kept after they were received.
+    pub payloads: Option<Duration>,
+    /// How long calls are kept after they ended.
+    pub calls: Option<Duration>,
 }
 
 /// Who may ask.
@@ -167,6 +180,9 @@ keys! {
     QUARANTINE_ENTRIES = "quarantine.max_entries", ["CALLSTATE_QUARANTINE_MAX_ENTRIES"], None;
     QUARANTINE_BYTES = "quarantine.max_bytes", ["CALLSTATE_QUARANTINE_MAX_BYTES"], None;
     QUARANTINE_AGE = "quarantine.max_age", ["CALLSTATE_QUARANTINE_MAX_AGE"], None;
+    RETENTION_PAYLOADS = "retention.payloads", ["CALLSTATE_RETENTION_PAYLOADS"], None;
+    RETENTION_CALLS = "retention.calls", ["CALLSTATE_RETENTION_CALLS"], None;
+    STALLED_AFTER = "metrics.stalled_after", ["CALLSTATE_METRICS_STALLED_AFTER"], None;
     REQUIRE_KEY = "api.require_key", ["CALLSTATE_API_REQUIRE_KEY"], Some("require-key");
     MAX_LISTENERS = "api.max_listeners", ["CALLSTATE_API_MAX_LISTENERS"], None;
     HTTP_MAX_CONNECTIONS = "http.max_connections", ["CALLSTATE_HTTP_MAX_CONNECTIONS"], None;
@@ -213,6 +229,14 @@ const QUARANTINE_BYTES: RangeInclusive<u64> = 64 * 1024 * 1024..=1024 * 1024 * 1
 /// An hour, in which somebody may look, to ten years of 365.25 days.
 const QUARANTINE_AGE: RangeInclusive<Duration> =
     Duration::from_hours(1)..=Duration::from_hours(87_660);
+/// Longer than most calls take.
+const DEFAULT_STALLED_AFTER: Duration = Duration::from_hours(1);
+/// A minute to a month of 30 days.
+const STALLED_AFTER: RangeInclusive<Duration> =
+    Duration::from_mins(1)..=Duration::from_hours(30 * 24);
+/// A day to a century of 365.25 days.
+const RETENTION: RangeInclusive<Duration> =
+    Duration::from_hours(24)..=Duration::from_hours(876_600);
 /// sqlx tells at `info` of slow statements and notices that nobody can act on.
 const DEFAULT_LOG_FILTER: &str = "info,sqlx=warn";
 
@@ -313,6 +337,10 @@ impl Config {
                     .unwrap_or(DEFAULT_INGEST.queue),
             },
             quarantine: read_quarantine(&mut reader),
+            retention: read_retention(&mut reader),
+            stalled_after: reader
+                .read(&key::STALLED_AFTER, |given| value::duration(given, STALLED_AFTER))
+                .unwrap_or(DEFAULT_STALLED_AFTER),
             api: Api {
                 require_key: reader.read(&key::REQUIRE_KEY, Given::boolean).unwrap_or(false),
                 // They leave deliveries the other half.
@@ -426,6 +454,26 @@ fn read_quarantine(reader: &mut Reader<'_>) -> Bounds {
             .read(&key::QUARANTINE_AGE, |given| value::duration(given, QUARANTINE_AGE))
             .unwrap_or(max_age),
     }
+}
+
+/// How long payloads and calls are kept: payloads no longer than calls.
+fn read_retention(reader: &mut Reader<'_>) -> Retention {
+    let calls = reader
+        .read(&key::RETENTION_CALLS, |given| value::duration_or_forever(given, RETENTION))
+        .unwrap_or(None);
+    let payloads = reader
+        .read(&key::RETENTION_PAYLOADS, |given| {
+            let payloads = value::duration_or_forever(given, RETENTION)?;
+            match (payloads, calls) {
+                (Some(payloads), Some(calls)) if payloads > calls => {
+                    Err(given.mistake("is longer than retention.calls"))
+                }
+                (None, Some(_)) => Err(given.mistake("is longer than retention.calls")),
+                _ => Ok(payloads),
+            }
+        })
+        .unwrap_or(None);
+    Retention { payloads, calls }
 }
 
 /// Where the database is; `None` with a mistake.

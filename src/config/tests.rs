@@ -576,3 +576,33 @@ fn an_endpoint_whose_name_cannot_be_one_is_told_once() {
     assert_eq!(wrong.len(), 1, "{wrong:?}");
     assert!(wrong[0].contains("webhooks.a b: an endpoint's name has 1 to 64 letters"), "{wrong:?}");
 }
+
+#[test]
+fn retention_is_a_day_at_least_and_of_payloads_no_longer_than_of_calls() {
+    let day = Duration::from_hours(24);
+    for (toml, payloads, calls) in [
+        ("", None, None),
+        ("payloads = '90d'\ncalls = '3y'", Some(90 * day), Some(1095 * day + 18 * day / 24)),
+        ("payloads = '1d'", Some(day), None),
+        ("calls = '1d'", None, Some(day)),
+        ("payloads = '30d'\ncalls = 'forever'", Some(30 * day), None),
+        ("payloads = '30d'\ncalls = '30d'", Some(30 * day), Some(30 * day)),
+        ("payloads = 'forever'\ncalls = 'forever'", None, None),
+    ] {
+        let config = World::new().toml(&format!("[retention]\n{toml}")).right();
+        assert_eq!(config.retention, crate::config::Retention { payloads, calls }, "{toml}");
+    }
+    for (toml, mistake) in [
+        ("payloads = '23h'", "payloads: 23h is not between 1day and 100years"),
+        ("calls = '0s'", "calls: 0s is not between 1day and 100years"),
+        (
+            "calls = 90",
+            "calls: expected a duration such as \"90d\", or \"forever\", found a whole number",
+        ),
+        ("payloads = '31d'\ncalls = '30d'", "payloads: is longer than retention.calls"),
+        ("payloads = 'forever'\ncalls = '30d'", "payloads: is longer than retention.calls"),
+    ] {
+        let wrong = World::new().toml(&format!("[retention]\n{toml}")).wrong();
+        assert_eq!(wrong, [format!("callstate.toml: retention.{mistake}")], "{toml}");
+    }
+}

@@ -58,6 +58,17 @@ pub(super) fn duration(
     )))
 }
 
+/// A span of time within bounds, or `forever`, which is `None`.
+pub(super) fn duration_or_forever(
+    given: &Given,
+    bounds: RangeInclusive<Duration>,
+) -> Result<Option<Duration>, Mistake> {
+    match given.text_of("a duration such as \"90d\", or \"forever\"")? {
+        "forever" => Ok(None),
+        _ => duration(given, bounds).map(Some),
+    }
+}
+
 /// One of a few words.
 pub(super) fn one_of<T: Copy>(given: &Given, words: &[(&str, T)]) -> Result<T, Mistake> {
     let text = given.text()?;

@@ -28,7 +28,7 @@ mod query;
 pub mod routes;
 pub mod server;
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -36,7 +36,7 @@ use axum::{
     http::Method,
     middleware,
     response::{IntoResponse, Response},
-    routing::{any, get, post},
+    routing::{any, delete, get, post},
 };
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -44,7 +44,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     clock::Clock,
-    ingest::{Ingest, Quarantine},
+    ingest::{Ingest, Quarantine, Retention},
 };
 pub use auth::api_key_cache::ApiKeyCache;
 pub use problem::Problem;
@@ -66,6 +66,10 @@ pub struct Service {
     pub ingest: Ingest,
     /// Where deliveries go that cannot be understood.
     pub quarantine: Quarantine,
+    /// Removes what is old.
+    pub retention: Arc<Retention>,
+    /// How long a live call may receive nothing before it counts as stalled.
+    pub stalled_after: Duration,
     /// Tells when a delivery came.
     pub clock: Clock,
     /// The endpoints that take deliveries, as they are now.
@@ -83,7 +87,7 @@ pub struct Service {
 }
 
 /// The templates of all routes: requests are counted by them.
-const ROUTES: [&str; 25] = [
+const ROUTES: [&str; 26] = [
     "/webhooks",
     "/webhooks/",
     "/webhooks/{endpoint}",
@@ -95,6 +99,7 @@ const ROUTES: [&str; 25] = [
     "/calls",
     "/calls/{call_id}",
     "/calls/{call_id}/history",
+    "/clients/{client_id}",
     "/calls/{call_id}/stream",
     "/stream",
     "/events",
@@ -136,7 +141,11 @@ pub fn router(service: Service) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics::show).layer(Extension(metrics::registry(&service))))
         .route("/calls", get(list::list))
-        .route("/calls/{call_id}", get(routes::calls::get::show))
+        .route(
+            "/calls/{call_id}",
+            get(routes::calls::get::show).delete(routes::erasure::delete_call),
+        )
+        .route("/clients/{client_id}", delete(routes::erasure::delete_client))
         .route("/calls/{call_id}/history", get(history::show))
         .route("/calls/{call_id}/stream", get(routes::streams::of_call))
         .route("/stream", get(routes::streams::all))
@@ -187,8 +196,6 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use axum::{
         body::{Body, to_bytes},
         http::{StatusCode, header},

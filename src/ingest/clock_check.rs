@@ -27,7 +27,7 @@ pub(super) struct ClockCheck {
 
 /// Why nothing may be dropped by the clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ClockError {
+pub enum ClockError {
     /// The two clocks differ.
     #[error(
         "the clock of the database says {server}, and the clock of this machine says {local}: \

@@ -9,6 +9,8 @@
 //! | [`locks`] | calls that other sessions have locked |
 //! | [`supervisor`] | restarting writers, and their health |
 //! | [`quarantine`] | deliveries that could not be parsed |
+//! | [`erasure`] | erasing calls and clients, in the quarantine too |
+//! | [`retention`] | the task that removes what is old |
 //! | [`clock_check`] | whether what is old may be dropped by the clocks |
 //! | [`metrics`] | the metrics of the writers |
 //!
@@ -22,13 +24,16 @@
 mod batch;
 mod clock_check;
 mod connection;
+pub mod erasure;
 mod locks;
 pub mod metrics;
 pub mod quarantine;
 pub mod queue;
+pub mod retention;
 mod supervisor;
 mod writer;
 
 pub use quarantine::Quarantine;
 pub use queue::{Ingest, IngestError, PendingDelivery, Settings};
+pub use retention::Retention;
 pub use supervisor::Writers;

@@ -14,6 +14,7 @@
 //! | [`fingerprint`] | what makes two deliveries the same event |
 //! | [`identifier`] | identifiers as they are given from outside |
 //! | [`json`] | a JSON parser that accepts every text that the grammar allows |
+//! | [`mentions`](mod@mentions) | which calls and clients a body names that cannot be read |
 //! | [`time`] | the `Time:` line |
 //! | [`time_zone`] | the time zone of that line |
 //!
@@ -27,6 +28,7 @@ pub mod envelope;
 pub mod fingerprint;
 pub mod identifier;
 pub mod json;
+pub mod mentions;
 pub mod read_error;
 #[cfg(test)]
 mod tests;

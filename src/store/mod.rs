@@ -9,6 +9,9 @@
 //! | [`quarantine`] | the table `quarantine` |
 //! | [`api_keys`] | the table `api_keys` |
 //! | [`verify`] | comparing stored calls with the fold of their events |
+//! | [`retention`] | removing payloads and calls that are old |
+//! | [`erasure`] | removing calls for good |
+//! | [`gauges`] | figures of the present state, for metrics |
 //! | [`export`] | whole ranges of calls, events and deliveries, as streams |
 //! | [`spec`] | comparing the tables of statuses, event types and reasons with the program |
 //! | [`connection`] | the settings of connections |
@@ -33,11 +36,14 @@ pub mod api_keys;
 pub mod calls;
 mod codec;
 pub mod connection;
+pub mod erasure;
 pub mod error;
 pub mod events;
 pub mod export;
+pub mod gauges;
 pub mod quarantine;
 pub mod reports;
+pub mod retention;
 pub mod spec;
 pub mod statistics;
 pub mod verify;

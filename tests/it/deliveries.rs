@@ -445,7 +445,7 @@ async fn unknown_routes_and_methods_are_problems() {
     let database = Database::create().await;
     let service = Service::start(&database).await;
     assert!(service.get("/nowhere").await.problem(404).contains("/nowhere"));
-    let deleted = service.send(service.request("DELETE", "/calls/c")).await;
+    let deleted = service.send(service.request("PUT", "/calls/c")).await;
     deleted.problem(405);
     assert!(deleted.header("allow").contains("GET"));
 }

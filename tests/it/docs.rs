@@ -10,15 +10,24 @@ use std::{
 fn pages() -> HashMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let in_docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "benches/README.md", "fuzz/README.md"]
-        .map(|name| root.join(name))
-        .into_iter()
-        .chain(in_docs.filter(|path| path.extension().is_some_and(|it| it == "md")))
-        .map(|path| {
-            let text = without_code(&fs::read_to_string(&path).unwrap());
-            (path, text)
-        })
-        .collect()
+    [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "benches/README.md",
+        "deploy/README.md",
+        "fuzz/README.md",
+    ]
+    .map(|name| root.join(name))
+    .into_iter()
+    .chain(in_docs.filter(|path| path.extension().is_some_and(|it| it == "md")))
+    .map(|path| {
+        let text = without_code(&fs::read_to_string(&path).unwrap());
+        (path, text)
+    })
+    .collect()
 }
 
 fn without_code(text: &str) -> String {

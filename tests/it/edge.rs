@@ -216,7 +216,7 @@ async fn every_response_has_the_security_headers() {
         service.get("/webhooks").await,
         service.get("/metrics").await,
         service.get("/state-machine").await,
-        service.send(service.request("DELETE", "/calls/out-08")).await,
+        service.send(service.request("PUT", "/calls/out-08")).await,
         service.send(service.request("HEAD", "/health/live")).await,
         service.send(foreign).await,
         service.get(&format!("/{}", "x".repeat(9000))).await,

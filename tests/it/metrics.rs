@@ -159,7 +159,7 @@ async fn requests_are_counted_by_route_template() {
         .keys()
         .filter_map(|series| series.split("route=\"").nth(1)?.split('"').next())
         .collect();
-    assert_eq!(routes.len(), 24, "{routes:?}");
+    assert_eq!(routes.len(), 25, "{routes:?}");
 }
 
 #[tokio::test]
@@ -180,4 +180,60 @@ async fn a_key_limited_to_projects_cannot_read_the_metrics() {
     service.get("/metrics").await.problem(401);
     assert_eq!(status(&["--scope", "read"]).await, 200);
     assert_eq!(status(&["--project", "one"]).await, 403);
+}
+
+#[tokio::test]
+async fn the_state_of_the_store_is_measured() {
+    let database = Database::create().await;
+    let service = Service::start_with(&database, |command| {
+        command.env("CALLSTATE_METRICS_STALLED_AFTER", "2h");
+    })
+    .await;
+    service.deliver(fixture("outbound_busy")).await.ok();
+    service.deliver(fixture("outbound_calling")).await.ok();
+    service.deliver(fixture("inbound_calling")).await.ok();
+    service.deliver("{}").await.quarantined();
+    sqlx::query!(
+        "update calls set last_delivered_at = now() - interval '3 hours' where direction = 'inbound'"
+    )
+        .execute(&mut database.connect().await)
+        .await
+        .unwrap();
+    let counted = counted(&service).await;
+    for (metric, is) in [
+        ("callstate_calls{status=\"CALLING\"}", "2"),
+        ("callstate_calls{status=\"PENDING\"}", "0"),
+        ("callstate_calls{status=\"UNKNOWN\"}", "0"),
+        ("callstate_calls_stalled", "1"),
+        ("callstate_quarantine_entries", "1"),
+        ("callstate_migrations_pending", "0"),
+        ("callstate_feed_position", "3"),
+        ("callstate_stream_lag_positions", "0"),
+        ("callstate_database_up", "1"),
+        ("callstate_ingest_healthy", "1"),
+    ] {
+        assert_eq!(counted[metric], is, "{metric}");
+    }
+    assert!(!counted.contains_key("callstate_calls{status=\"BUSY\"}"));
+    let number = |metric: &str| counted[metric].parse::<f64>().unwrap();
+    assert!(number("callstate_database_size_bytes") > 1e6);
+    assert!(number("callstate_last_event_age_seconds{endpoint=\"default\"}") < 3600.0);
+    // The samples happened in May 2026.
+    assert!((1.77e9..1.79e9).contains(&number("callstate_oldest_call_timestamp_seconds")));
+    assert!(number("callstate_oldest_payload_timestamp_seconds") > 1.7e9);
+    assert!(number("process_open_fds") > 0.0);
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_its_metrics_are_missing() {
+    let database = Database::create().await;
+    let service = Service::start(&database).await;
+    database.close().await;
+    let away = counted(&service).await;
+    assert_eq!(away["callstate_database_up"], "0");
+    assert!(!away.contains_key("callstate_quarantine_entries"));
+    database.open().await;
+    service.counts("callstate_database_up", 1).await;
+    let back = counted(&service).await;
+    assert_eq!(back["callstate_quarantine_entries"], "0");
 }

@@ -29,7 +29,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("managed_postgres", &[]),
     ("clock", &[]),
     ("log_limit", &["clock"]),
-    ("ingest", &["call", "recho", "store", "clock", "log_limit"]),
+    ("ingest", &["call", "recho", "store", "access", "clock", "log_limit"]),
     ("http", &["ingest", "store", "call", "recho", "access", "clock", "transfer", "log_limit"]),
     ("simulate", &["call", "recho", "clock", "config"]),
     ("transfer", &["call", "recho", "store"]),

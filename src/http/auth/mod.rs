@@ -140,6 +140,26 @@ impl Admin {
     }
 }
 
+/// A client with the scope `admin`, whose key may be limited to projects.
+#[derive(Debug, Clone)]
+pub(crate) struct ProjectAdmin(pub(crate) ApiClient);
+
+impl ProjectAdmin {
+    /// The response to a client without the scope.
+    pub(crate) fn refusal() -> Problem {
+        needs_admin()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ProjectAdmin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let client = ApiClient::from_request_parts(parts, state).await?;
+        if client.scope() < Scope::Admin { Err(needs_admin()) } else { Ok(Self(client)) }
+    }
+}
+
 /// A caller that may see what is of all projects together, such as how much
 /// there is of what: its key is not limited to projects.
 #[derive(Debug, Clone)]

@@ -51,13 +51,16 @@ use crate::{
         query::Query,
         routes::{
             calls::{get, history, list},
-            events, health, metrics, quarantine,
+            erasure, events, health, metrics, quarantine,
             reports::{
                 self, concurrency::ConcurrencyRow, coverage::CoverageRow, durations::DurationsRow,
                 errors::ErrorsRow, outcomes::OutcomesRow,
             },
             state_machine,
-            streams::{self, page::StreamMessage},
+            streams::{
+                self,
+                page::{ErasureMessage, StreamMessage},
+            },
             webhooks,
         },
     },
@@ -91,6 +94,8 @@ pub(super) const API_KEY: &str = "api_key";
         reports::errors::show,
         reports::coverage::show,
         state_machine::show,
+        erasure::delete_call,
+        erasure::delete_client,
         quarantine::list,
         quarantine::show,
         quarantine::delete,
@@ -110,7 +115,7 @@ pub(super) const API_KEY: &str = "api_key";
     components(schemas(
         CallError, CallId, CallSid, ClientId, Direction, Disposition, Kind, KnownEvent, Order,
         ProjectId, Rank, Relation, Status, TimeProblem, StatusRow, EventRow, DispositionRow,
-        RelationRow, OrderRow, TransitionRow, Body, DeliverySchema, StreamMessage, OutcomesRow, DurationsRow, ConcurrencyRow, ErrorsRow, CoverageRow,
+        RelationRow, OrderRow, TransitionRow, Body, DeliverySchema, StreamMessage, ErasureMessage, OutcomesRow, DurationsRow, ConcurrencyRow, ErrorsRow, CoverageRow,
     )),
     modifiers(&Schemes),
 )]

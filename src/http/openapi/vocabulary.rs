@@ -136,6 +136,9 @@ pub(super) fn settle_nullable(document: &mut Value) {
     }
 }
 
+/// The field that may be null and is answered only where it is requested.
+const ON_REQUEST: &str = "payload";
+
 /// What there is not is shown as null, so that a field that may be null is
 /// always there; and what the field means holds for null as well.
 fn settle(object: &mut Value) {
@@ -143,7 +146,9 @@ fn settle(object: &mut Value) {
     let mut always = BTreeSet::new();
     for (name, field) in fields {
         if is_nullable(field) {
-            always.insert(name.clone());
+            if name != ON_REQUEST {
+                always.insert(name.clone());
+            }
             lift_meaning(field);
         }
     }

@@ -39,8 +39,8 @@ use crate::{
     store::{
         self,
         events::{
-            feed::{self, Discontinuity, FeedPosition},
-            feed_details::{DetailedEvent, page},
+            feed::{self, Discontinuity, ErasedCall, FeedPosition},
+            feed_details::{DetailedEvent, DetailedItem, page},
         },
     },
 };
@@ -55,16 +55,61 @@ const NOW: &str = "now";
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeedPage)]
 pub(crate) struct FeedDocument {
-    /// The events, in the order in which they were stored.
-    events: Vec<FeedEventDocument>,
+    /// The events and erasures, in the order in which they were stored.
+    events: Vec<FeedItemDocument>,
     /// The `after` of the next page. Where it is the `after` of this page, nothing new was stored.
     next: String,
+}
+
+/// An event, or the erasure of a call.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = FeedItem)]
+enum FeedItemDocument {
+    /// An event.
+    Event(Box<FeedEventDocument>),
+    /// An erasure.
+    Erased(ErasureDocument),
+}
+
+/// The erasure of a call: copies of it should be deleted.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FeedErasure)]
+struct ErasureDocument {
+    /// `erased`, as in streams.
+    #[schema(value_type = String, pattern = "^erased$")]
+    event: &'static str,
+    /// The position of the erasure: the `id` of its message in streams.
+    id: String,
+    /// The provider's name of the call.
+    call_id: CallId,
+    /// The project of the call.
+    project_id: ProjectId,
+}
+
+impl FeedItemDocument {
+    fn new(feed_id: i64, item: DetailedItem) -> Self {
+        match item {
+            DetailedItem::Event(event) => {
+                Self::Event(Box::new(FeedEventDocument::new(feed_id, *event)))
+            }
+            DetailedItem::Erased(ErasedCall { position, key }) => Self::Erased(ErasureDocument {
+                event: "erased",
+                id: FeedPosition { feed_id, position }.to_string(),
+                call_id: key.call_id,
+                project_id: key.project_id,
+            }),
+        }
+    }
 }
 
 /// An event, and its call after the event was stored.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeedEvent)]
 struct FeedEventDocument {
+    /// `call`, as in streams.
+    #[schema(value_type = String, pattern = "^call$")]
+    event: &'static str,
     /// The position of the event: the `id` of its message in streams.
     id: String,
     /// The provider's name of the call.
@@ -93,6 +138,7 @@ impl FeedEventDocument {
     fn new(feed_id: i64, event: DetailedEvent) -> Self {
         let DetailedEvent { feed, details } = event;
         Self {
+            event: "call",
             id: FeedPosition { feed_id, position: feed.position }.to_string(),
             call_id: feed.key.call_id,
             project_id: feed.key.project_id,
@@ -209,17 +255,18 @@ pub(crate) async fn show(
     }
     let payload_bytes = with_payload.then_some(MAX_PAYLOAD_BYTES);
     let (position, up_to) = (after.position, head.position);
+    let mut connection = service.pool.acquire().await.map_err(store::Error::from)?;
     let page =
-        page(&service.pool, position, up_to, &filter.of_feed(), limit, payload_bytes).await?;
-    let events = valid(page.events);
+        page(&mut connection, position, up_to, &filter.of_feed(), limit, payload_bytes).await?;
+    let events = valid(page.items);
     Ok(Json(FeedDocument {
-        events: events.map(|event| FeedEventDocument::new(head.feed_id, event)).collect(),
+        events: events.map(|event| FeedItemDocument::new(head.feed_id, event)).collect(),
         next: FeedPosition { position: page.last, ..head }.to_string(),
     }))
 }
 
 /// The valid events; the others are logged.
-fn valid(read: Vec<Result<DetailedEvent, store::Error>>) -> impl Iterator<Item = DetailedEvent> {
+fn valid(read: Vec<Result<DetailedItem, store::Error>>) -> impl Iterator<Item = DetailedItem> {
     read.into_iter().filter_map(|event| {
         event
             .inspect_err(|error| tracing::error!(%error, "an event is missing in the change feed"))

@@ -10,13 +10,15 @@ use axum::{
     extract::State,
     http::{HeaderName, Uri, header},
 };
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder, core::Collector,
 };
 
 use crate::http::{
     Problem, Service, Shared, auth::UnrestrictedClient, openapi::answers::BadParameter,
-    query::Query,
+    query::Query, routes::store_metrics::StoreMetrics,
 };
 
 /// What is counted, and what is looked at.
@@ -26,6 +28,8 @@ pub(crate) struct Gathered {
     waiting: IntGauge,
     waiting_bytes: IntGauge,
     connections: IntGaugeVec,
+    healthy: IntGauge,
+    store: StoreMetrics,
 }
 
 /// Registers all that a service counts.
@@ -46,7 +50,13 @@ pub(crate) fn registry(service: &Service) -> Gathered {
         "Connections that are held for questions, by whether one is being answered.",
     );
     let connections = IntGaugeVec::new(connections, &["state"]).expect("the names are well-formed");
+    let healthy = IntGauge::new(
+        "callstate_ingest_healthy",
+        "Whether all writers of this instance run: 1 or 0.",
+    )
+    .expect("the name is well-formed");
     let mut collectors: Vec<Box<dyn Collector>> = vec![
+        Box::new(healthy.clone()),
         Box::new(waiting.clone()),
         Box::new(waiting_bytes.clone()),
         Box::new(connections.clone()),
@@ -54,13 +64,17 @@ pub(crate) fn registry(service: &Service) -> Gathered {
     ];
     collectors.extend(service.ingest.metrics().collectors());
     collectors.extend(service.quarantine.collectors());
+    collectors.extend(service.retention.collectors());
     collectors.extend(service.server.collectors());
     collectors.extend(service.streams.collectors());
     collectors.extend(service.endpoints.borrow().metrics.collectors());
+    #[cfg(target_os = "linux")]
+    collectors.push(Box::new(ProcessCollector::for_self()));
     for collector in collectors {
         registry.register(collector).expect("each name is there once");
     }
-    Gathered { registry, waiting, waiting_bytes, connections }
+    let store = StoreMetrics::new(&registry);
+    Gathered { registry, waiting, waiting_bytes, connections, healthy, store }
 }
 
 /// What runs here: always 1, the label tells.
@@ -96,15 +110,17 @@ pub(crate) async fn show(
     uri: Uri,
 ) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
     Query::of(&uri).finish()?;
-    let Gathered { registry, waiting, waiting_bytes, connections } = gathered;
+    let Gathered { registry, waiting, waiting_bytes, connections, healthy, store } = gathered;
     let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     waiting.set(gauge(service.ingest.waiting()));
     waiting_bytes.set(gauge(service.ingest.waiting_bytes()));
     let (all, idle) = (gauge(service.pool.size() as usize), gauge(service.pool.num_idle()));
     connections.with_label_values(&["idle"]).set(idle);
     connections.with_label_values(&["in_use"]).set((all - idle).max(0));
+    healthy.set(i64::from(service.ingest.is_healthy()));
+    let of_store = store.gather(&service).await;
     let text = TextEncoder::new()
-        .encode_to_string(&registry.gather())
+        .encode_to_string(&[registry.gather(), of_store].concat())
         .map_err(|error| Problem::internal(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text))
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::row::select_events;
 use crate::{
     call::{CallId, CallKey, Direction, Disposition, Status},
-    store::{Error, connection::for_reading_on},
+    store::{Error, codec::key, connection::for_reading_on},
 };
 
 /// How long establishing a connection may take.
@@ -158,20 +158,58 @@ pub struct FeedEvent {
     pub updated_at: DateTime<Utc>,
 }
 
+/// The erasure of a call in the feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasedCall {
+    /// Its position.
+    pub position: i64,
+    /// The call.
+    pub key: CallKey,
+}
+
+/// What the feed contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedItem {
+    /// An event that was stored.
+    Event(FeedEvent),
+    /// A call that was erased.
+    Erased(ErasedCall),
+}
+
+impl FeedItem {
+    /// Its position.
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        match self {
+            Self::Event(event) => event.position,
+            Self::Erased(erased) => erased.position,
+        }
+    }
+
+    /// The call.
+    #[must_use]
+    pub fn key(&self) -> &CallKey {
+        match self {
+            Self::Event(event) => &event.key,
+            Self::Erased(erased) => &erased.key,
+        }
+    }
+}
+
 /// A part of the feed.
 #[derive(Debug)]
 pub struct FeedPage {
     /// In order. An invalid row is an error of its own, so that it hides no other.
-    pub events: Vec<Result<FeedEvent, Error>>,
+    pub items: Vec<Result<FeedItem, Error>>,
     /// The position up to which the feed was read.
     pub last: i64,
 }
 
-/// The events after one position and up to another, the first `limit`; of the calls
-/// of one id only, where it is given.
+/// The events and erasures after one position and up to another, the first `limit` of
+/// each; of the calls of one id only, where it is given.
 #[tracing::instrument(level = "trace", skip_all)]
 pub async fn page(
-    executor: impl PgExecutor<'_>,
+    conn: &mut PgConnection,
     after: i64,
     up_to: i64,
     of_call: Option<&CallId>,
@@ -192,7 +230,7 @@ pub async fn page(
                 up_to,
                 i64::from(limit),
             );
-            rows.fetch_all(executor).await?
+            rows.fetch_all(&mut *conn).await?
         }
         Some(call_id) => {
             let rows = select_events!(
@@ -216,13 +254,70 @@ pub async fn page(
                 up_to,
                 i64::from(limit),
             );
-            rows.fetch_all(executor).await?
+            rows.fetch_all(&mut *conn).await?
         }
     };
     let is_cut = rows.len() >= limit.into();
     let last = rows.last().filter(|_| is_cut).map_or(up_to, |row| row.position);
-    let events = rows.into_iter().map(|row| row.feed(row.key()?)).collect();
-    Ok(FeedPage { events, last })
+    // What is committed up to `up_to` was committed before the first query.
+    let Erasures { calls, last } = erasures(conn, after, last, of_call, limit).await?;
+    let events = rows.into_iter().take_while(|row| row.position <= last).map(|row| {
+        let event = row.key().and_then(|key| row.feed(key));
+        (row.position, event.map(FeedItem::Event))
+    });
+    let erased = calls.into_iter().map(|it| (it.position, Ok(FeedItem::Erased(it))));
+    Ok(FeedPage { items: in_order(events.chain(erased)), last })
+}
+
+/// Items in the order of their positions.
+pub(super) fn in_order<T>(items: impl Iterator<Item = (i64, T)>) -> Vec<T> {
+    let mut items: Vec<(i64, T)> = items.collect();
+    items.sort_by_key(|(position, _)| *position);
+    items.into_iter().map(|(_, item)| item).collect()
+}
+
+/// Erasures of a part of the feed.
+pub(super) struct Erasures {
+    /// The calls, in order.
+    pub(super) calls: Vec<ErasedCall>,
+    /// The position up to which all are there.
+    pub(super) last: i64,
+}
+
+/// The erasures after one position and up to another, the first `limit`; of the calls of
+/// one id only, where it is given.
+pub(super) async fn erasures(
+    executor: impl PgExecutor<'_>,
+    after: i64,
+    up_to: i64,
+    of_call: Option<&CallId>,
+    limit: u16,
+) -> Result<Erasures, Error> {
+    let rows = sqlx::query!(
+        r#"
+        select position, call_id, project_id
+        from erased_calls
+        where position > $1 and position <= $2 and ($3::text is null or call_id = $3)
+        order by position
+        limit $4
+        "#,
+        after,
+        up_to,
+        of_call.map(CallId::as_str),
+        i64::from(limit),
+    )
+    .fetch_all(executor)
+    .await?;
+    let calls = rows
+        .into_iter()
+        .map(|row| {
+            let key = key("erased_calls", row.project_id, row.call_id)?;
+            Ok(ErasedCall { position: row.position, key })
+        })
+        .collect::<Result<Vec<ErasedCall>, Error>>()?;
+    let is_cut = calls.len() >= limit.into();
+    let last = calls.last().filter(|_| is_cut).map_or(up_to, |it| it.position);
+    Ok(Erasures { calls, last })
 }
 
 /// Connections for reading the feed: at most so many, each opened when it is needed.

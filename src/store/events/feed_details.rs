@@ -1,9 +1,9 @@
 //! The change feed with the details of its events, for readers that poll.
 
-use sqlx::PgExecutor;
+use sqlx::PgConnection;
 
 use super::{
-    feed::FeedEvent,
+    feed::{ErasedCall, Erasures, FeedEvent, erasures, in_order},
     history::HistoryEvent,
     row::{EventRow, select_events},
 };
@@ -32,26 +32,35 @@ pub struct DetailedEvent {
     pub details: HistoryEvent,
 }
 
+/// What the feed contains.
+#[derive(Debug)]
+pub enum DetailedItem {
+    /// An event that was stored.
+    Event(Box<DetailedEvent>),
+    /// A call that was erased.
+    Erased(ErasedCall),
+}
+
 /// A part of the feed.
 #[derive(Debug)]
 pub struct DetailedPage {
     /// In order. An invalid row is an error of its own, so that it hides no other.
-    pub events: Vec<Result<DetailedEvent, Error>>,
+    pub items: Vec<Result<DetailedItem, Error>>,
     /// The position up to which the feed was read.
     pub last: i64,
 }
 
 /// The events after one position and up to another that the filter selects, the first
-/// `limit` of the first 20,000 examined. With `payload_bytes` they have their
-/// payloads, and the page ends before these exceed so many bytes; its first event is
-/// in it in any case.
+/// `limit` of the first 20,000 examined, and the erasures of calls of its projects. With
+/// `payload_bytes` the events have their payloads, and the page ends before these exceed so
+/// many bytes; its first event is in it in any case.
 ///
 /// # Errors
 ///
 /// Fails if the query fails.
 #[tracing::instrument(level = "debug", skip_all, fields(after, limit))]
 pub async fn page(
-    executor: impl PgExecutor<'_>,
+    conn: &mut PgConnection,
     after: i64,
     up_to: i64,
     filter: &FeedFilter<'_>,
@@ -81,15 +90,25 @@ pub async fn page(
         filter.projects.as_deref() as Option<&[&str]>,
         payload_bytes.map(i64::from),
     )
-    .fetch_all(executor)
+    .fetch_all(&mut *conn)
     .await?;
     let within = rows.iter().take_while(|row| row.is_within_limit).count();
     let is_cut = within < rows.len() || within >= limit.into();
     rows.truncate(within);
     let last = rows.last().filter(|_| is_cut).map_or(up_to, |row| row.position);
+    let Erasures { calls, last } = erasures(conn, after, last, None, limit).await?;
+    let is_in_project = |erased: &ErasedCall| {
+        let project_id = erased.key.project_id.as_str();
+        filter.projects.as_ref().is_none_or(|projects| projects.contains(&project_id))
+    };
+    let erased = calls.into_iter().filter(is_in_project);
+    let erased = erased.map(|it| (it.position, Ok(DetailedItem::Erased(it))));
     let detailed = |row: EventRow| {
         let key = row.key()?;
-        Ok(DetailedEvent { feed: row.feed(key.clone())?, details: row.history(key)? })
+        let event = DetailedEvent { feed: row.feed(key.clone())?, details: row.history(key)? };
+        Ok(DetailedItem::Event(Box::new(event)))
     };
-    Ok(DetailedPage { events: rows.into_iter().map(detailed).collect(), last })
+    let events = rows.into_iter().take_while(|row| row.position <= last);
+    let events = events.map(|row| (row.position, detailed(row)));
+    Ok(DetailedPage { items: in_order(events.chain(erased)), last })
 }

@@ -30,7 +30,16 @@ pub struct HistoryEvent {
     /// The errors that it carries.
     pub errors: Vec<CallError>,
     /// The body of its first delivery, where it was requested.
-    pub payload: Option<Box<RawValue>>,
+    pub payload: Option<Payload>,
+}
+
+/// The body of the first delivery of an event.
+#[derive(Debug)]
+pub struct Payload {
+    /// The body; `None` where it was removed.
+    pub body: Option<Box<RawValue>>,
+    /// When retention removed it.
+    pub removed_at: Option<DateTime<Utc>>,
 }
 
 impl HistoryEvent {

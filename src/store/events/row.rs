@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
-use super::{feed::FeedEvent, history::HistoryEvent};
+use super::{
+    feed::FeedEvent,
+    history::{HistoryEvent, Payload},
+};
 use crate::{
     call::{
         CallError, CallKey, CallSid, ClientId, Event, EventType, Fingerprint, KnownEvent, Outcome,
@@ -83,8 +86,11 @@ pub(in crate::store) struct EventRow {
     pub(in crate::store) call_attempt_count: i32,
     pub(in crate::store) call_has_errors: bool,
     pub(in crate::store) call_updated_at: Option<DateTime<Utc>>,
+    /// Whether payloads are selected.
+    pub(in crate::store) has_payload_selected: bool,
     /// Null where it is not selected.
     pub(in crate::store) payload: Option<String>,
+    pub(in crate::store) payload_removed_at: Option<DateTime<Utc>>,
     /// Whether the payloads up to this row are within the limit of the page.
     pub(in crate::store) is_within_limit: bool,
 }
@@ -99,6 +105,7 @@ macro_rules! select_events {
     (names $names:literal, payloads up to $limit:literal, $following:literal, $($argument:expr),+ $(,)?) => {
         select_events!(
             @ $names,
+            $limit "::bigint is not null",
             "case when " $limit "::bigint is not null then events.payload::text end",
             "(
                 " $limit " is null
@@ -114,9 +121,9 @@ macro_rules! select_events {
         )
     };
     (names $names:literal, $following:literal, $($argument:expr),+ $(,)?) => {
-        select_events!(@ $names, "null::text", "true", $following, $($argument),+)
+        select_events!(@ $names, "false", "null::text", "true", $following, $($argument),+)
     };
-    (@ $names:literal, $($payload:literal)+, $($is_within_limit:literal)+, $following:literal, $($argument:expr),+) => {
+    (@ $names:literal, $($has_payload_selected:literal)+, $($payload:literal)+, $($is_within_limit:literal)+, $following:literal, $($argument:expr),+) => {
         sqlx::query_as!(
             $crate::store::events::row::EventRow,
             r#"
@@ -134,7 +141,8 @@ macro_rules! select_events {
                 events.call_status as "call_status!",
                 events.call_attempt_count as "call_attempt_count!",
                 events.call_has_errors as "call_has_errors!", events.call_updated_at,
-                "# $(+ $payload)+ + r#" as payload, "# $(+ $is_within_limit)+
+                events.payload_removed_at, "# $(+ $has_payload_selected)+
+            + r#" as "has_payload_selected!", "# $(+ $payload)+ + r#" as payload, "# $(+ $is_within_limit)+
             + r#" as "is_within_limit!"
             "# + $following,
             $($argument),+
@@ -206,7 +214,9 @@ impl EventRow {
     pub(in crate::store) fn history(mut self, key: CallKey) -> Result<HistoryEvent, Error> {
         let name = name_of(self.call, &self.fingerprint);
         let at = Row { table: "events", key: &name };
-        let payload = self.payload.take().map(RawValue::from_string).transpose();
+        let body = self.payload.take().map(RawValue::from_string).transpose();
+        let payload =
+            Payload { body: at.read("payload", body)?, removed_at: self.payload_removed_at };
         let errors: Option<Vec<CallError>> =
             at.read("errors", self.errors.as_deref().map(serde_json::from_str).transpose())?;
         let time_problem = self.time_problem.map(|id| {
@@ -217,7 +227,7 @@ impl EventRow {
             endpoint: std::mem::take(&mut self.endpoint),
             time_problem: at.read("time_problem", time_problem.transpose())?,
             errors: errors.unwrap_or_default(),
-            payload: at.read("payload", payload)?,
+            payload: self.has_payload_selected.then_some(payload),
             stored: self.stored()?,
             key,
         })

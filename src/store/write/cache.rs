@@ -37,6 +37,11 @@ impl CallCache {
         Self { events_per_generation, younger, events: 0, older }
     }
 
+    /// A call, which stays in the cache.
+    pub(super) fn get(&self, key: &CallKey) -> Option<&CachedCall> {
+        self.younger.get(key).or_else(|| self.older.get(key))
+    }
+
     /// Removes a call.
     pub(super) fn take(&mut self, key: &CallKey) -> Option<CachedCall> {
         let call = self.younger.remove(key);

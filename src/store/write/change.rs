@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
-use super::recorder::Recorded;
+use super::recorder::{RecordResult, Recorded};
 use crate::{
     call::{
-        Call, CallKey, Delivery, Direction, Event, EventType, Fingerprint, Outcome, Receipts,
-        Status, fold,
+        Call, CallKey, ClientId, Delivery, Direction, Event, EventType, Fingerprint, Outcome,
+        Receipts, Status, fold,
     },
     store::{
         calls::StoredCall,
@@ -67,6 +67,7 @@ impl Origin {
 /// The effect of a new event, and its call after it was applied; where the call was
 /// folded again, after all new events.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the columns of a row")]
 pub(super) struct Effect {
     pub(super) outcome: Outcome,
     pub(super) direction: Option<Direction>,
@@ -78,10 +79,12 @@ pub(super) struct Effect {
     pub(super) repeats_call_sid: bool,
     /// Whether it moved the `first_event_at` of a stored call.
     pub(super) moves_call: bool,
+    /// Whether its client differs from that of other events of the call.
+    pub(super) changes_client: bool,
 }
 
 impl Effect {
-    fn of(outcome: Outcome, call: &Call, repeats_call_sid: bool, moves_call: bool) -> Self {
+    fn of(outcome: Outcome, call: &Call, repeats_call_sid: bool) -> Self {
         let &Call { direction, status, has_errors, updated_at, .. } = call;
         Self {
             outcome,
@@ -91,7 +94,8 @@ impl Effect {
             has_errors,
             updated_at,
             repeats_call_sid,
-            moves_call,
+            moves_call: false,
+            changes_client: false,
         }
     }
 }
@@ -109,6 +113,11 @@ fn has_call_sid(call: Option<&Call>, event: &Event) -> bool {
         return false;
     };
     call.attempts.iter().any(|attempt| attempt.call_sid.as_ref() == Some(call_sid))
+}
+
+/// Whether both name a client, and not the same one.
+fn differ(client: Option<&ClientId>, other: Option<&ClientId>) -> bool {
+    client.zip(other).is_some_and(|(client, other)| client != other)
 }
 
 /// An event that the batch contains once or more.
@@ -230,6 +239,8 @@ impl<'a> Change<'a> {
         for arrival in &self.new {
             let event = &arrival.delivery.event;
             let repeats_call_sid = has_call_sid(self.call.as_ref(), event);
+            let client_before = self.call.as_ref().and_then(|call| call.client_id.as_ref());
+            let changes_client = differ(client_before, event.client_id.as_ref());
             let effect = match &mut self.call {
                 Some(call) if !call.can_apply(event) => {
                     self.effects.clear();
@@ -240,14 +251,14 @@ impl<'a> Change<'a> {
                 }
                 Some(call) => {
                     let outcome = call.apply(event);
-                    Effect::of(outcome, call, repeats_call_sid, false)
+                    Effect::of(outcome, call, repeats_call_sid)
                 }
                 none => {
                     let (begun, outcome) = Call::begin(event);
-                    Effect::of(outcome, none.insert(begun), repeats_call_sid, false)
+                    Effect::of(outcome, none.insert(begun), repeats_call_sid)
                 }
             };
-            self.effects.push(effect);
+            self.effects.push(Effect { changes_client, ..effect });
         }
         self.remember_new();
         true
@@ -274,6 +285,8 @@ impl<'a> Change<'a> {
         let mut by_fingerprint: HashMap<Fingerprint, Outcome> =
             events.iter().map(|event| event.fingerprint).zip(outcomes).collect();
         let before = self.call.as_ref();
+        let clients: HashSet<&ClientId> =
+            events.iter().filter_map(|event| event.client_id.as_ref()).collect();
         self.effects = self
             .new
             .iter()
@@ -282,7 +295,10 @@ impl<'a> Change<'a> {
                 let outcome = by_fingerprint.remove(&event.fingerprint)?;
                 let moves_call =
                     before.is_some_and(|before| event.effective_at() < before.first_event_at);
-                Some(Effect::of(outcome, &call, has_call_sid(before, event), moves_call))
+                let changes_client =
+                    clients.iter().any(|client| differ(Some(client), event.client_id.as_ref()));
+                let effect = Effect::of(outcome, &call, has_call_sid(before, event));
+                Some(Effect { moves_call, changes_client, ..effect })
             })
             .collect();
         self.amended = history
@@ -321,7 +337,7 @@ impl<'a> Change<'a> {
         };
         for &index in &self.deliveries {
             let event_id = batch[index].event_id;
-            recorded[index] = Some(Recorded { event_id, disposition: None, status });
+            recorded[index] = Some(Recorded { event_id, result: RecordResult::Duplicate(status) });
         }
         for (arrival, effect) in self.new_events() {
             let first = self
@@ -329,7 +345,7 @@ impl<'a> Change<'a> {
                 .iter()
                 .find(|index| batch[**index].event.fingerprint == arrival.fingerprint());
             if let Some(result) = first.and_then(|index| recorded[*index].as_mut()) {
-                result.disposition = Some(effect.outcome.disposition);
+                result.result = RecordResult::Stored(effect.outcome.disposition, status);
             }
         }
     }

@@ -18,7 +18,7 @@ pub mod reread;
 mod statement;
 mod stored_events;
 
-pub use recorder::{Recorded, Recorder};
+pub use recorder::{RecordResult, Recorded, Recorder};
 pub use refold::refold;
 pub(super) use statement::CallRow;
 pub(super) use stored_events::AmendedEvent;

@@ -33,6 +33,7 @@ use crate::{
         Error,
         calls::{StoredCall, find::columns, row::select_calls},
         codec::{Row, fingerprint},
+        erasure::{ErasureHash, ErasureState, erased},
         events::row::{name_of, of_calls},
     },
 };
@@ -55,10 +56,19 @@ const RESERVED_IDS: i64 = 1024;
 pub struct Recorded {
     /// The event.
     pub event_id: Uuid,
-    /// The disposition of the event, or `None` if it had been stored before.
-    pub disposition: Option<Disposition>,
-    /// The status of the call after it.
-    pub status: Status,
+    /// What was done with it.
+    pub result: RecordResult,
+}
+
+/// What was done with a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordResult {
+    /// The event was stored with this disposition; the status of its call after it.
+    Stored(Disposition, Status),
+    /// The event had been stored before; the status of its call.
+    Duplicate(Status),
+    /// The call or the client was erased, so nothing was stored.
+    Erased,
 }
 
 /// Records batches over one connection.
@@ -70,12 +80,19 @@ pub struct Recorded {
 pub struct Recorder {
     cache: CallCache,
     ids: CallIds,
+    /// Which number of erasures it knows, and how it recognizes what was erased.
+    erasures: Option<ErasureState>,
     contended_rounds: u64,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { cache: CallCache::new(CACHED_EVENTS), ids: CallIds::default(), contended_rounds: 0 }
+        Self {
+            cache: CallCache::new(CACHED_EVENTS),
+            ids: CallIds::default(),
+            erasures: None,
+            contended_rounds: 0,
+        }
     }
 }
 
@@ -95,7 +112,22 @@ impl Recorder {
         batch: &[Delivery],
         recorded: &mut [Option<Recorded>],
     ) -> Result<(), Error> {
+        let result = self.record_in_rounds(conn, batch, recorded).await;
+        if result.is_err() {
+            // The error may be that something was erased.
+            self.erasures = None;
+        }
+        result
+    }
+
+    async fn record_in_rounds(
+        &mut self,
+        conn: &mut PgConnection,
+        batch: &[Delivery],
+        recorded: &mut [Option<Recorded>],
+    ) -> Result<(), Error> {
         for round in 0..MAX_ROUNDS {
+            self.note_erased(conn, batch, recorded).await?;
             let pending = (0..batch.len()).filter(|index| recorded[*index].is_none());
             let mut changes = group(batch, pending);
             if changes.is_empty() {
@@ -166,7 +198,44 @@ impl Recorder {
                 change.fold_again(&history);
             }
         }
-        commit(conn, changes).await
+        let known_erasures = self.erasures.as_ref().map_or(0, |state| state.erasures);
+        commit(conn, changes, known_erasures).await
+    }
+
+    /// Notes the deliveries of calls and clients that were erased. Usually nothing was, and
+    /// nothing is looked up.
+    async fn note_erased(
+        &mut self,
+        conn: &mut PgConnection,
+        batch: &[Delivery],
+        recorded: &mut [Option<Recorded>],
+    ) -> Result<(), Error> {
+        let state = match self.erasures.take() {
+            Some(state) => state,
+            None => ErasureState::load(conn).await?,
+        };
+        let state = self.erasures.insert(state);
+        if state.erasures == 0 {
+            return Ok(());
+        }
+        let hashes: Vec<(usize, [ErasureHash; 3])> = batch
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| recorded[*index].is_none())
+            .filter(|(_, delivery)| !is_of_cached_client(&self.cache, delivery))
+            .map(|(index, delivery)| (index, hashes(state, delivery)))
+            .collect();
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        let found = erased(conn, &hashes.iter().flat_map(|(_, hashes)| *hashes).collect()).await?;
+        for (index, hashes) in hashes {
+            if hashes.iter().any(|hash| found.contains(hash)) {
+                let event_id = batch[index].event_id;
+                recorded[index] = Some(Recorded { event_id, result: RecordResult::Erased });
+            }
+        }
+        Ok(())
     }
 
     /// Notes the results of written calls, and caches those whose events are all known.
@@ -194,6 +263,26 @@ impl Recorder {
             }
         }
     }
+}
+
+/// Whether the call of a delivery is cached and its client is that of the delivery. It was
+/// not erased then, or the write finds that it is not stored any more.
+fn is_of_cached_client(cache: &CallCache, delivery: &Delivery) -> bool {
+    cache.get(&delivery.key).is_some_and(|cached| {
+        let client = &delivery.event.client_id;
+        client.is_none() || *client == cached.stored.call.client_id
+    })
+}
+
+/// The hashes by which a delivery is recognized: of its call, and of its client in its
+/// project and in any.
+fn hashes(state: &ErasureState, delivery: &Delivery) -> [ErasureHash; 3] {
+    let of_call = state.of_call(&delivery.key);
+    let of_client = |project| {
+        let client = delivery.event.client_id.as_ref();
+        client.map_or(of_call, |client| state.of_client(client, project))
+    };
+    [of_call, of_client(Some(&delivery.key.project_id)), of_client(None)]
 }
 
 /// Ids for new calls, the least last.
@@ -253,18 +342,19 @@ pub(super) async fn lock<'a>(
 pub(super) async fn commit<'a>(
     conn: &mut PgConnection,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
+    known_erasures: i64,
 ) -> Result<(), Error> {
     let is_one_statement =
         changes.values().all(|change| change.repeated.is_empty() && change.amended.is_empty());
     if is_one_statement {
-        return write(conn, changes).await;
+        return write(conn, changes, known_erasures).await;
     }
     let mut tx = conn.begin().await?;
     // Rows are locked before the feed, whose lock all writers need: it is held for the write only.
     let unchanged = lock_unchanged(&mut tx, changes.values()).await?;
     let written = changes.values().filter(|change| unchanged.contains(&change.id));
     update_stored_events(&mut tx, written).await?;
-    write(&mut tx, changes).await?;
+    write(&mut tx, changes, known_erasures).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -124,7 +124,7 @@ fn correction(
     let HistoryEvent { stored, endpoint, time_problem, errors, payload, .. } =
         row.history(key.clone()).map_err(|error| error.to_string())?;
     let StoredEvent { event, .. } = stored;
-    let payload = payload.ok_or("its payload was removed")?;
+    let payload = payload.and_then(|payload| payload.body).ok_or("its payload was removed")?;
     let circumstances = StoredPayload {
         key: &key,
         endpoint: &endpoint,
@@ -255,6 +255,8 @@ async fn update_events(
             time_problem = corrected.time_problem,
             call_sid = corrected.call_sid,
             client_id = corrected.client_id,
+            -- so that its call is also found by the client that the payload names
+            changes_client = changes_client or corrected.client_id is distinct from events.client_id,
             provider_status = corrected.provider_status,
             errors = corrected.errors
         from unnest(

@@ -28,11 +28,13 @@ use crate::{
 const JSON: Oid = Oid(114);
 
 /// Writes the calls that are still in the version that they were decided on, and the
-/// new events of those calls; notes which they are.
+/// new events of those calls; notes which they are. It is rolled back if something was
+/// erased since it was looked up what is erased.
 #[expect(clippy::too_many_lines, reason = "one statement")]
 pub(super) async fn write<'a>(
     conn: &mut PgConnection,
     changes: &mut BTreeMap<&'a CallKey, Change<'a>>,
+    known_erasures: i64,
 ) -> Result<(), Error> {
     let Rows { new_calls, known_calls, events } = Rows::of(changes.values());
     let count = i64::try_from(new_calls.len() + known_calls.len()).unwrap_or(i64::MAX);
@@ -97,7 +99,7 @@ pub(super) async fn write<'a>(
         ),
         -- after the calls and before the events: a writer that holds this lock waits for no other
         feed_lock as (
-            select
+            select erasures
             from feed
             where (select count(*) from accepted) > 0
             for no key update
@@ -107,16 +109,16 @@ pub(super) async fn write<'a>(
                 call, position, fingerprint, event_type, unrecognized_type, occurred_at,
                 time_problem, received_at, effective_at, disposition, reason, reason_status,
                 reason_attempt, from_status, to_status, attempt, call_sid, repeats_call_sid,
-                moves_call, client_id, provider_status, errors, endpoint, delivery_count,
-                last_delivered_at, payload, call_direction, call_status, call_attempt_count,
-                call_has_errors, call_updated_at
+                moves_call, changes_client, client_id, provider_status, errors, endpoint,
+                delivery_count, last_delivered_at, payload, call_direction, call_status,
+                call_attempt_count, call_has_errors, call_updated_at
             )
             select call, nextval('feed_positions'), fingerprint,
                 event_type, unrecognized_type, occurred_at, time_problem, received_at,
                 coalesce(occurred_at, received_at), disposition::event_disposition, reason,
                 reason_status, reason_attempt, from_status, to_status, attempt, call_sid,
-                repeats_call_sid, moves_call, client_id, provider_status, errors, endpoint,
-                delivery_count, last_delivered_at, payload, call_direction::call_direction,
+                repeats_call_sid, moves_call, changes_client, client_id, provider_status, errors,
+                endpoint, delivery_count, last_delivered_at, payload, call_direction::call_direction,
                 call_status, call_attempt_count, call_has_errors, call_updated_at
             from feed_lock
             cross join accepted
@@ -127,13 +129,19 @@ pub(super) async fn write<'a>(
             -- once for a batch, and not for repetitions alone; sent with the commit
             case when count(*) > 0 and cardinality($3) > 0
                 then (select pg_notify('callstate_stored', '')::text)
-            end as notified
+            end as notified,
+            -- the lock gives the row as the last erasure left it
+            (
+                select case when erasures <> $5 then callstate_erasure_conflict() end
+                from feed_lock
+            ) as erasure_conflict
         from written
         "#,
         &new_calls as &[CallRow<'_>],
         &known_calls as &[CallRow<'_>],
         &events as &[EventRow<'_>],
         count,
+        known_erasures,
     )
     .fetch_one(conn)
     .await?;
@@ -259,6 +267,7 @@ impl<'a> CallRow<'a> {
 
 /// A row of the Postgres type `event_row`, field by field.
 #[derive(Encode)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the columns of a row")]
 struct EventRow<'a> {
     call: i64,
     fingerprint: &'a [u8],
@@ -277,6 +286,7 @@ struct EventRow<'a> {
     call_sid: Option<&'a str>,
     repeats_call_sid: bool,
     moves_call: bool,
+    changes_client: bool,
     client_id: Option<&'a str>,
     provider_status: Option<&'a str>,
     errors: Option<Json<&'a [CallError]>>,
@@ -327,6 +337,7 @@ impl<'a> EventRow<'a> {
             call_sid: event.call_sid.as_ref().map(CallSid::as_str),
             repeats_call_sid: effect.repeats_call_sid,
             moves_call: effect.moves_call,
+            changes_client: effect.changes_client,
             client_id: event.client_id.as_ref().map(ClientId::as_str),
             provider_status: event.provider_status.as_deref(),
             errors: stored_errors(delivery).map(Json),

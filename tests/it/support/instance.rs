@@ -13,7 +13,7 @@ use callstate::{
         auth::api_key_cache::LastUsedWriter, router, routes::webhooks::metrics::DeliveryMetrics,
         server,
     },
-    ingest::{Ingest, Quarantine, Settings, Writers},
+    ingest::{Ingest, Quarantine, Retention, Settings, Writers, retention::Periods},
     recho::ProviderTimeZone,
     store::quarantine::Bounds,
 };
@@ -60,6 +60,12 @@ impl Instance {
             pool: pool.clone(),
             ingest,
             quarantine: Quarantine::new(pool.clone(), bounds),
+            stalled_after: Duration::from_hours(1),
+            retention: Arc::new(Retention::new(
+                pool.clone(),
+                Periods::default(),
+                Clock::fixed(DateTime::UNIX_EPOCH),
+            )),
             clock: Clock::fixed(DateTime::UNIX_EPOCH),
             endpoints: watch::Sender::new(Arc::new(endpoints)).subscribe(),
             api_keys,

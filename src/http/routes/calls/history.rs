@@ -107,10 +107,16 @@ pub(crate) struct EventDetails {
     endpoint: String,
     /// What went wrong, as it told.
     errors: Vec<CallError>,
-    /// The first delivery, exactly as it came; there with `include=payload`.
-    #[schema(value_type = Object, nullable = false)]
+    /// The first delivery, exactly as it was received; with `include=payload`. Null where retention
+    /// removed it.
+    #[schema(value_type = Option<Object>, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<Box<RawValue>>,
+    #[expect(clippy::option_option, reason = "not requested, removed and stored are three things")]
+    payload: Option<Option<Box<RawValue>>>,
+    /// When retention removed the payload; only where it did.
+    #[schema(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_removed_at: Option<DateTime<Utc>>,
 }
 
 impl From<HistoryEvent> for EventDocument {
@@ -146,7 +152,8 @@ impl From<HistoryEvent> for EventDetails {
             last_delivered_at,
             endpoint: shown.endpoint,
             errors: shown.errors,
-            payload: shown.payload,
+            payload_removed_at: shown.payload.as_ref().and_then(|payload| payload.removed_at),
+            payload: shown.payload.map(|payload| payload.body),
         }
     }
 }

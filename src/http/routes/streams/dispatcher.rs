@@ -21,7 +21,7 @@ use crate::{
     log_limit,
     store::{
         self,
-        events::feed::{self, FeedEvent, FeedHead, FeedListener, FeedPosition},
+        events::feed::{self, FeedHead, FeedItem, FeedListener, FeedPosition},
     },
 };
 
@@ -198,16 +198,20 @@ impl Dispatcher {
         let reading = feed::page(connection, after.position, head.position, None, PAGE);
         let page = in_time(reading).await?;
         let last = FeedPosition { position: page.last, ..head };
-        let events = valid(page.events);
-        let ended = events.iter().filter(|event| event.status.is_terminal());
-        self.streams.0.waits.wake(ended.map(|event| &event.key.call_id));
-        self.publish(events, last);
+        let items = valid(page.items);
+        // A wait for an erased call finds that there is none.
+        let ended = items.iter().filter(|item| match item {
+            FeedItem::Event(event) => event.status.is_terminal(),
+            FeedItem::Erased(_) => true,
+        });
+        self.streams.0.waits.wake(ended.map(|item| &item.key().call_id));
+        self.publish(items, last);
         Ok(last != head)
     }
 
     /// Publishes events to all subscriptions, which have everything up to `last` then.
-    fn publish(&self, events: Vec<FeedEvent>, last: FeedPosition) {
-        let page = (!events.is_empty()).then(|| Arc::new(Page::of(events, last)));
+    fn publish(&self, items: Vec<FeedItem>, last: FeedPosition) {
+        let page = (!items.is_empty()).then(|| Arc::new(Page::of(items, last)));
         self.streams.0.position.send_modify(|position| {
             *position = Some(last);
             if let Some(page) = page {
@@ -227,7 +231,7 @@ impl Dispatcher {
 }
 
 /// The valid events; the others are logged.
-pub(crate) fn valid(read: Vec<Result<FeedEvent, store::Error>>) -> Vec<FeedEvent> {
+pub(crate) fn valid(read: Vec<Result<FeedItem, store::Error>>) -> Vec<FeedItem> {
     let valid = read.into_iter().filter_map(|event| {
         event
             .inspect_err(|error| {

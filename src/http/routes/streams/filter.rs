@@ -12,12 +12,12 @@ use utoipa::{
 
 use crate::{
     access::Projects,
-    call::{CallId, Direction, ProjectId, Status},
+    call::{CallId, CallKey, Direction, ProjectId, Status},
     http::{
         auth::ApiClient,
         query::{Query, parameter, read_name, read_statuses, statuses_parameter},
     },
-    store::events::{feed::FeedEvent, feed_details::FeedFilter},
+    store::events::{feed::FeedItem, feed_details::FeedFilter},
 };
 
 /// The filter of a stream.
@@ -54,12 +54,19 @@ impl Filter {
         }
     }
 
-    /// Whether it selects an event.
-    pub(crate) fn selects(&self, event: &FeedEvent) -> bool {
-        self.call_id.as_ref().is_none_or(|it| *it == event.key.call_id)
-            && self.projects.contains(&event.key.project_id)
-            && self.direction.is_none_or(|it| Some(it) == event.direction)
-            && self.statuses.as_ref().is_none_or(|them| them.contains(&event.status))
+    /// Whether it selects an event, or an erasure, whose direction and status are gone.
+    pub(crate) fn selects(&self, item: &FeedItem) -> bool {
+        let CallKey { call_id, project_id } = item.key();
+        let selects_call = self.call_id.as_ref().is_none_or(|it| it == call_id)
+            && self.projects.contains(project_id);
+        selects_call
+            && match item {
+                FeedItem::Event(event) => {
+                    self.direction.is_none_or(|it| Some(it) == event.direction)
+                        && self.statuses.as_ref().is_none_or(|them| them.contains(&event.status))
+                }
+                FeedItem::Erased(_) => true,
+            }
     }
 }
 

@@ -135,6 +135,12 @@ impl DispatcherTask {
 }
 
 impl Streams {
+    /// The position up to which everything was published; `None` while there is neither a
+    /// stream nor a wait.
+    pub(crate) fn position(&self) -> Option<i64> {
+        self.0.position.borrow().map(|position| position.position)
+    }
+
     /// Starts the dispatcher, for at most so many streams and waits, until `stop`. It
     /// connects to the database when it is first needed.
     #[must_use]
@@ -289,7 +295,7 @@ const EXAMPLE: &str = "retry: 1000\n:\nid: 1f0c53a8d2e4-871\n\n\
 /// Events as they are stored
 ///
 /// Server-DeliverySchema Events: `event: call` for each event that is stored, by any instance, with its call
-/// after it: a `StreamMessage`. None is left out and none sent twice, in the order of commits. Where
+/// after it: a `StreamMessage`; `event: erased` for each call that is erased: a `StreamErasure`. None is left out and none sent twice, in the order of commits. Where
 /// `Last-Event-ID` is not a position of this feed, because the database was restored or lost events,
 /// the stream begins with `event: reset`, as `{"reason": "other_feed", "head": "1f0c53a8d2e4-872"}`
 /// (or `beyond_head`), and goes on from `head`. A stream that the service ends says why in a last

@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    call::{CallId, Direction, Disposition, ProjectId, Status},
+    call::{CallId, CallKey, Direction, Disposition, ProjectId, Status},
     http::routes::streams::filter::Filter,
-    store::events::feed::{Discontinuity, FeedEvent, FeedPosition},
+    store::events::feed::{Discontinuity, ErasedCall, FeedEvent, FeedItem, FeedPosition},
 };
 
 /// Why the service ends a stream.
@@ -74,12 +74,24 @@ pub(in crate::http) struct StreamMessage<'a> {
     updated_at: DateTime<Utc>,
 }
 
-/// Events in order, and their text.
+/// The data of an `event: erased` of a stream: the call that was erased.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StreamErasure)]
+pub(in crate::http) struct ErasureMessage<'a> {
+    /// The provider's name of the call.
+    #[schema(value_type = CallId)]
+    call_id: &'a CallId,
+    /// The project of the call.
+    #[schema(value_type = ProjectId)]
+    project_id: &'a ProjectId,
+}
+
+/// Events and erasures in order, and their text.
 #[derive(Debug)]
 pub(crate) struct Page {
     text: Bytes,
     /// Each with the end of its text.
-    events: Vec<(FeedEvent, usize)>,
+    items: Vec<(FeedItem, usize)>,
     /// The position up to which nothing is missing.
     pub(crate) last: FeedPosition,
 }
@@ -93,16 +105,19 @@ pub(crate) struct Selection {
 
 impl Page {
     /// Writes events, which are all up to `last`.
-    pub(crate) fn of(events: Vec<FeedEvent>, last: FeedPosition) -> Self {
-        let mut text = String::with_capacity(events.len() * 512);
-        let events = events
+    pub(crate) fn of(items: Vec<FeedItem>, last: FeedPosition) -> Self {
+        let mut text = String::with_capacity(items.len() * 512);
+        let items = items
             .into_iter()
-            .map(|event| {
-                write_event(&mut text, last.feed_id, &event);
-                (event, text.len())
+            .map(|item| {
+                match &item {
+                    FeedItem::Event(event) => write_event(&mut text, last.feed_id, event),
+                    FeedItem::Erased(erased) => write_erased(&mut text, last.feed_id, erased),
+                }
+                (item, text.len())
             })
             .collect();
-        Self { text: text.into(), events, last }
+        Self { text: text.into(), items, last }
     }
 
     /// The events after a position that a filter selects.
@@ -110,8 +125,8 @@ impl Page {
         let mut parts: Vec<Range<usize>> = Vec::new();
         let mut messages = 0;
         let mut start = 0;
-        for (event, end) in &self.events {
-            if event.position > after && filter.selects(event) {
+        for (item, end) in &self.items {
+            if item.position() > after && filter.selects(item) {
                 messages += 1;
                 match parts.last_mut() {
                     Some(part) if part.end == start => part.end = *end,
@@ -147,13 +162,21 @@ fn write_event(text: &mut String, feed_id: i64, event: &FeedEvent) {
         disposition: event.disposition,
         updated_at: event.updated_at,
     };
+    write_message(text, "call", FeedPosition { feed_id, position: event.position }, &data);
+}
+
+fn write_erased(text: &mut String, feed_id: i64, erased: &ErasedCall) {
+    let CallKey { call_id, project_id } = &erased.key;
+    let data = ErasureMessage { call_id, project_id };
+    write_message(text, "erased", FeedPosition { feed_id, position: erased.position }, &data);
+}
+
+fn write_message(text: &mut String, event: &str, id: FeedPosition, data: &impl Serialize) {
     // Line feeds in it are escaped, so that it is one line.
-    let data = serde_json::to_string(&data).expect("names, texts and numbers are valid JSON");
-    text.push_str("event: call\nid: ");
-    text.push_str(&FeedPosition { feed_id, position: event.position }.to_string());
-    text.push_str("\ndata: ");
-    text.push_str(&data);
-    text.push_str("\n\n");
+    let data = serde_json::to_string(data).expect("names, texts and numbers are valid JSON");
+    for part in ["event: ", event, "\nid: ", &id.to_string(), "\ndata: ", &data, "\n\n"] {
+        text.push_str(part);
+    }
 }
 
 /// The beginning of a stream: how soon to reconnect after it broke, in milliseconds, and
@@ -195,17 +218,14 @@ pub(crate) fn write_end(end: EndReason) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        call::CallKey,
-        http::{auth::ApiClient, query::Query},
-    };
+    use crate::http::{auth::ApiClient, query::Query};
 
     fn at(position: i64) -> FeedPosition {
         FeedPosition { feed_id: 0x1f, position }
     }
 
-    fn event(position: i64, call_id: &str, status: Status) -> FeedEvent {
-        FeedEvent {
+    fn event(position: i64, call_id: &str, status: Status) -> FeedItem {
+        FeedItem::Event(FeedEvent {
             position,
             key: CallKey {
                 call_id: CallId::new(call_id).unwrap(),
@@ -219,7 +239,7 @@ mod tests {
             event_type: "OUTBOUND_CALL_\nBUSY".to_owned(),
             disposition: Disposition::Advanced,
             updated_at: DateTime::UNIX_EPOCH,
-        }
+        })
     }
 
     fn filter(query: &str) -> Filter {
@@ -240,6 +260,19 @@ mod tests {
              \"event_type\":\"OUTBOUND_CALL_\\nBUSY\",\"disposition\":\"advanced\",\
              \"updated_at\":\"1970-01-01T00:00:00Z\"}\n\n",
         );
+    }
+
+    #[test]
+    fn an_erasure_is_a_message_whatever_direction_and_status_are_selected() {
+        let key = event(4, "c", Status::Busy).key().clone();
+        let page = Page::of(vec![FeedItem::Erased(ErasedCall { position: 4, key })], at(4));
+        let text =
+            "event: erased\nid: 1f-4\ndata: {\"call_id\":\"c\",\"project_id\":\"default\"}\n\n";
+        for query in ["", "status=BUSY", "direction=inbound"] {
+            let selection = page.select(3, &filter(query));
+            assert_eq!(std::str::from_utf8(&selection.text).unwrap(), text);
+        }
+        assert_eq!(page.select(3, &filter("project_id=other")).messages, 0);
     }
 
     #[test]

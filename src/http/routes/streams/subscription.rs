@@ -198,10 +198,14 @@ impl Subscription {
             let _reader = readers.acquire().await.expect("the semaphore is never closed");
             let call_id = self.filter.call_id.as_ref();
             let (after, up_to) = (self.position.position, self.dispatched.position);
-            in_time(feed::page(reading, after, up_to, call_id, PAGE)).await?
+            in_time(async {
+                let mut connection = reading.acquire().await?;
+                feed::page(&mut connection, after, up_to, call_id, PAGE).await
+            })
+            .await?
         };
         let last = FeedPosition { position: page.last, ..self.position };
-        let page = Page::of(valid(page.events), last);
+        let page = Page::of(valid(page.items), last);
         // Where the filter selects none of it, the new position is sent as a heartbeat.
         Ok(self.take(&page).unwrap_or_else(|| write_heartbeat(last)))
     }

@@ -15,10 +15,14 @@ use prometheus::{IntCounter, IntCounterVec, Opts, core::Collector};
 use crate::{
     call::{Disposition, TimeProblem},
     recho::{AuthError, TimeReading},
+    store::write::RecordResult,
 };
 
 /// The outcome of a delivery whose event is stored already. No [`Disposition`] has this name.
 pub(crate) const DUPLICATE: &str = "duplicate";
+
+/// The outcome of a delivery of a call or client that was erased. No [`Disposition`] has this name.
+pub(crate) const ERASED: &str = "erased";
 
 /// The outcome of a delivery that is kept in the quarantine.
 const QUARANTINED: &str = "quarantined";
@@ -71,6 +75,7 @@ impl DeliveryMetrics {
             all: self.clone(),
             accepted: Disposition::ALL.iter().map(|it| (*it, counter(it.as_str()))).collect(),
             duplicate: counter(DUPLICATE),
+            erased: counter(ERASED),
             quarantined: counter(QUARANTINED),
             times_read: time("read"),
             times_missing: time("missing"),
@@ -98,6 +103,7 @@ pub struct EndpointMetrics {
     all: DeliveryMetrics,
     accepted: BTreeMap<Disposition, IntCounter>,
     duplicate: IntCounter,
+    erased: IntCounter,
     quarantined: IntCounter,
     times_read: IntCounter,
     times_missing: IntCounter,
@@ -108,10 +114,16 @@ pub struct EndpointMetrics {
 }
 
 impl EndpointMetrics {
-    /// Counts an accepted delivery by the disposition of its event, or as a duplicate.
-    pub(crate) fn accepted(&self, disposition: Option<Disposition>) {
-        let counter = disposition.and_then(|it| self.accepted.get(&it)).unwrap_or(&self.duplicate);
-        counter.inc();
+    /// Counts an accepted delivery by the disposition of its event, as a duplicate, or as erased.
+    pub(crate) fn accepted(&self, result: RecordResult) {
+        let counter = match result {
+            RecordResult::Stored(disposition, _) => self.accepted.get(&disposition),
+            RecordResult::Duplicate(_) => Some(&self.duplicate),
+            RecordResult::Erased => Some(&self.erased),
+        };
+        if let Some(counter) = counter {
+            counter.inc();
+        }
     }
 
     /// Counts a delivery that is kept in the quarantine.

@@ -37,14 +37,14 @@ use crate::{
                 CHALLENGE, ReceivedDelivery, no_such_endpoint, not_a_json_type, not_authentic,
                 unread_body,
             },
-            metrics::DUPLICATE,
+            metrics::{DUPLICATE, ERASED},
         },
         server::{RequestId, foreign_origin},
     },
     ingest::IngestError,
     log_limit,
     recho::{self, DecodeError, Receipt},
-    store::write::Recorded,
+    store::write::{RecordResult, Recorded},
 };
 
 /// The result of a delivery that was committed.
@@ -56,11 +56,12 @@ pub struct DeliveryResult {
     project_id: ProjectId,
     /// The provider's id of the call.
     call_id: CallId,
-    /// What the state machine did with the event, or `duplicate` where it was stored before.
+    /// What the state machine did with the event, `duplicate` where it was stored before, or `erased`
+    /// where its call or client was erased and nothing is stored.
     #[schema(value_type = DeliveryDisposition)]
     disposition: &'static str,
-    /// The status of the call after it.
-    status: Status,
+    /// The status of the call after it; null where it was erased.
+    status: Option<Status>,
 }
 
 /// The values of [`DeliveryResult::disposition`].
@@ -77,8 +78,8 @@ impl PartialSchema for DeliveryDisposition {
         let dispositions = Disposition::ALL.iter().map(|it| it.as_str());
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .enum_values(Some(dispositions.chain([DUPLICATE])))
-            .description(Some("The disposition of the event, or `duplicate`."))
+            .enum_values(Some(dispositions.chain([DUPLICATE, ERASED])))
+            .description(Some("The disposition of the event, `duplicate`, or `erased`."))
             .into()
     }
 }
@@ -87,12 +88,17 @@ impl DeliveryResult {
     /// The result of a delivery for a call.
     #[must_use]
     pub fn new(key: CallKey, recorded: Recorded) -> Self {
+        let (disposition, status) = match recorded.result {
+            RecordResult::Stored(disposition, status) => (disposition.as_str(), Some(status)),
+            RecordResult::Duplicate(status) => (DUPLICATE, Some(status)),
+            RecordResult::Erased => (ERASED, None),
+        };
         Self {
             event_id: recorded.event_id,
             project_id: key.project_id,
             call_id: key.call_id,
-            disposition: recorded.disposition.map_or(DUPLICATE, |it| it.as_str()),
-            status: recorded.status,
+            disposition,
+            status,
         }
     }
 }
@@ -181,7 +187,7 @@ pub(crate) async fn receive(
     let metrics = &delivery.endpoint.metrics;
     match process(&service, &delivery).await {
         Ok(Outcome::Committed(key, recorded)) => {
-            metrics.accepted(recorded.disposition);
+            metrics.accepted(recorded.result);
             Ok(Json(DeliveryResult::new(key, recorded)).into_response())
         }
         Ok(Outcome::Quarantined(result)) => {
@@ -237,7 +243,7 @@ async fn process(service: &Service, received: &ReceivedDelivery) -> Result<Outco
     }
     match service.ingest.commit(reading.delivery).await {
         Ok(recorded) => {
-            if recorded.disposition.is_some() {
+            if let RecordResult::Stored(..) = recorded.result {
                 received.endpoint.metrics.time_read(&reading.time, received.received_at);
             }
             Ok(Outcome::Committed(key, recorded))
