@@ -98,7 +98,7 @@ pub async fn reread(
         page.last = Some(EventKey { call, fingerprint: row.fingerprint.clone() });
         let key = row.key();
         let name = key.as_ref().ok().cloned();
-        match key.map_err(|error| error.to_string()).and_then(|key| correction(row, key, &read)) {
+        match key.map_err(|error| error.to_string()).and_then(|key| correction(row, &key, &read)) {
             Ok(None) => {}
             Ok(Some(delivery)) => {
                 page.corrected += 1;
@@ -118,7 +118,7 @@ pub async fn reread(
 /// why it is left as it is.
 fn correction(
     row: EventRow,
-    key: CallKey,
+    key: &CallKey,
     read: &impl Fn(StoredPayload<'_>) -> Result<Delivery, String>,
 ) -> Result<Option<Delivery>, String> {
     let HistoryEvent { stored, endpoint, time_problem, errors, payload, .. } =
@@ -126,13 +126,13 @@ fn correction(
     let StoredEvent { event, .. } = stored;
     let payload = payload.and_then(|payload| payload.body).ok_or("its payload was removed")?;
     let circumstances = StoredPayload {
-        key: &key,
+        key,
         endpoint: &endpoint,
         received_at: event.received_at,
         body: payload.get(),
     };
     let mut delivery = read(circumstances)?;
-    if delivery.key != key {
+    if delivery.key != *key {
         return Err(format!("its payload names the call {}", delivery.key));
     }
     let errors_are_as_stored = stored_errors(&delivery).unwrap_or_default() == errors;

@@ -192,7 +192,7 @@ pub(crate) fn write_heartbeat(position: FeedPosition) -> Bytes {
 }
 
 fn heartbeat(position: FeedPosition) -> String {
-    format!(":\nid: {}\n\n", position)
+    format!(":\nid: {position}\n\n")
 }
 
 /// The message that the client's position is not one of this feed, whose head is given.
