@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use tokio::{task::block_in_place, time::timeout};
 
 use crate::{
@@ -101,15 +101,11 @@ fn assert_verified(database: &Database) {
 
 /// The columns that do not follow from the payload.
 async fn receipts(database: &Database) -> Vec<String> {
-    let rows: Vec<(String,)> = sqlx::query_as(
-        "select row(call, fingerprint, position, received_at, endpoint, delivery_count,
-             last_delivered_at, payload::text)::text
-         from events order by position",
-    )
-    .fetch_all(&database.pool().await)
-    .await
-    .unwrap();
-    rows.into_iter().map(|(row,)| row).collect()
+    let query = "select row(call, fingerprint, position, received_at, endpoint, delivery_count,
+            last_delivered_at, payload::text)::text
+        from events order by position";
+    let rows = database.pool().await.fetch_all(query).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
