@@ -1,13 +1,12 @@
-//! `callstate import`: takes in deliveries that `export deliveries` wrote, the
-//! way that the service takes them.
+//! `callstate import`: stores deliveries that `export deliveries` wrote, as the service
+//! stores them.
 //!
-//! It works on the database itself, whether the service runs or not. What always
-//! holds: every line before one that is told to have failed is committed; a file
-//! may be imported again, and what is there already stays as it is; what is in
-//! memory is bounded, by the writers' queues and a few chunks of lines.
+//! It works on the database itself, whether the service runs or not. What always holds:
+//! every line before one that is reported as failed is committed; a file may be imported
+//! again, and stored events stay as they are; memory is bounded by the writers' queues
+//! and a few chunks of lines.
 //!
-//! Deliberately absent: what an endpoint asks of a delivery. A file is the
-//! operator's word.
+//! Deliberately absent: the checks of an endpoint. The operator vouches for the file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -59,26 +58,26 @@ const PLAIN_LINE_EVERY: u64 = 100_000;
 pub(super) struct Options {
     /// The file of JSON lines, or - for standard input
     file: PathBuf,
-    /// Go on after a line that cannot be taken in
+    /// Continue after a line that cannot be imported
     #[arg(long)]
     keep_going: bool,
-    /// How to print what became of the file
+    /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
-/// What became of a file, for `--format json`.
+/// The result of an import, for `--format json`.
 #[derive(Debug, Default, Serialize)]
 struct Report {
-    /// Lines that were taken in.
+    /// The lines that were imported.
     deliveries: u64,
-    /// How many of them made an event.
+    /// The number of them whose event is new.
     new_events: u64,
-    /// How many were of an event that was there already.
+    /// The number of them whose event was stored before.
     known_events: u64,
     /// Deliveries of calls and clients that were erased.
     erased: u64,
-    /// Lines that could not be taken in.
+    /// The lines that could not be imported.
     bad_lines: u64,
 }
 
@@ -87,11 +86,11 @@ struct Report {
 enum Error {
     #[error("cannot read {}", .file.display())]
     Read { file: PathBuf, source: io::Error },
-    #[error("stopped at line {line}; what comes before it is taken in (--keep-going goes on)")]
+    #[error("stopped at line {line}; the lines before it are imported (--keep-going continues)")]
     BadLine { line: u64 },
-    #[error("line {line} was not taken in; what comes before it is")]
+    #[error("line {line} was not imported; the lines before it were")]
     Refused { line: u64, source: IngestError },
-    #[error("interrupted after line {line}; up to there it is taken in")]
+    #[error("interrupted after line {line}; the lines up to it are imported")]
     Interrupted { line: u64 },
 }
 
@@ -103,7 +102,7 @@ struct Chunk {
     bytes: u64,
 }
 
-/// Takes a file in, into a database that is opened for it.
+/// Imports a file.
 pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure> {
     telemetry::init(&config.log);
     let stop = Stop::on_signals().map_err(Failure::new)?;
@@ -116,7 +115,7 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
     let mut report = Report::default();
     let outcome = import(&database, &config, &options, (input, length), &stop, &mut report).await;
     let closed = database.close().await;
-    // What was taken in before a failure is told as well.
+    // The counts up to a failure are printed as well.
     match options.format {
         Format::Json => output::json(&report)?,
         // A failure is all that there is to say where nothing was read.
@@ -131,14 +130,14 @@ pub(super) async fn run(options: Options, config: Config) -> Result<(), Failure>
 fn summary(report: &Report) -> String {
     let Report { deliveries, new_events, known_events, erased, bad_lines } = report;
     let erased = if *erased > 0 { format!(", {erased} of erased calls") } else { String::new() };
-    let taken = format!(
-        "{deliveries} deliveries taken in: {new_events} new events, {known_events} that were there{erased}"
+    let imported = format!(
+        "{deliveries} deliveries imported: {new_events} new events, {known_events} already stored{erased}"
     );
     match bad_lines {
         0 if *deliveries == 0 => "there are no deliveries in the file".to_owned(),
-        0 => taken,
-        1 => format!("{taken}; 1 bad line"),
-        several => format!("{taken}; {several} bad lines"),
+        0 => imported,
+        1 => format!("{imported}; 1 bad line"),
+        several => format!("{imported}; {several} bad lines"),
     }
 }
 
@@ -265,7 +264,7 @@ struct Import<'a> {
     /// The answers that are awaited, with the numbers of their lines.
     pending: VecDeque<(u64, PendingDelivery)>,
     keep_going: bool,
-    /// The last line that was put into a queue, or told to be bad.
+    /// The last line that was queued or reported as bad.
     last_line: u64,
     report: &'a mut Report,
     progress: Progress,
@@ -326,7 +325,7 @@ impl Import<'_> {
                 self.settle(self.window).await
             }
             Err(why) => {
-                // In the order of the lines, so that it is true what comes before is taken in.
+                // In the order of the lines, so that all lines before a reported one are imported.
                 self.settle(0).await?;
                 self.bad(line, &why)
             }
@@ -357,8 +356,7 @@ impl Import<'_> {
         first_failure
     }
 
-    /// Tells of a line that cannot be taken in, and fails unless that is to be
-    /// gone over.
+    /// Reports a line that cannot be imported; fails unless `--keep-going` is set.
     fn bad(&mut self, line: u64, why: &dyn std::error::Error) -> Result<(), Failure> {
         self.report.bad_lines += 1;
         self.progress.tell(&format!("line {line} {why}"));

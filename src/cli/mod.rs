@@ -92,7 +92,7 @@ enum Command {
     RestoreMark(restore_mark::Options),
     /// Write calls, events or attempts as a table, or deliveries to be imported
     Export(export::Options),
-    /// Take in deliveries that were exported
+    /// Import deliveries that were exported
     Import(import::Options),
     /// Remove payloads and calls that are older than configured
     Prune(prune::Options),
@@ -306,7 +306,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             block_on(simulate::run(*options, config))
         }
         Command::Quarantine(command) => {
-            let config = if command.takes_in() {
+            let config = if command.stores_deliveries() {
                 Config::load(&flags)?
             } else {
                 Config::load_without_endpoints(&flags)?

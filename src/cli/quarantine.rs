@@ -50,15 +50,15 @@ pub(super) enum Command {
     List(ListOptions),
     /// Print an entry with the headers that were kept and its body
     Show(ShowOptions),
-    /// Take entries in, with the time at which they first came
+    /// Read entries again and store their events, with the time at which they were first received
     Replay(ReplayOptions),
     /// Delete entries for good, without a replay
     Drop(DropOptions),
 }
 
 impl Command {
-    /// Whether it takes deliveries in, as the endpoints do.
-    pub(super) fn takes_in(&self) -> bool {
+    /// Whether it stores deliveries, as the endpoints do.
+    pub(super) fn stores_deliveries(&self) -> bool {
         match self {
             Self::Replay(_) => true,
             Self::List(_) | Self::Show(_) | Self::Drop(_) => false,
@@ -91,7 +91,7 @@ pub(super) struct ReplayOptions {
     /// The ids of the entries
     #[arg(required_unless_present = "all", value_name = "ID", value_parser = super::uuid)]
     ids: Vec<Uuid>,
-    /// Take in all entries, the oldest first
+    /// Replay all entries, the oldest first
     #[arg(long, conflicts_with = "ids")]
     all: bool,
     /// A corrected body to replay in place of that of the entry, or - for standard input; for one entry
@@ -293,12 +293,14 @@ async fn replay(
     drop(replay);
     writers.finish().await;
     let report = outcome?;
-    let (taken_in, stay) = (report.replayed.len(), report.stay.len());
+    let (replayed, remaining) = (report.replayed.len(), report.stay.len());
     match options.format {
         Format::Json => output::json(&report)?,
-        Format::Text => output::line(&format!("{taken_in} taken in, {stay} stay in quarantine"))?,
+        Format::Text => {
+            output::line(&format!("{replayed} replayed, {remaining} remain in quarantine"))?
+        }
     }
-    if stay == 0 { Ok(()) } else { Err(Failure::Told) }
+    if remaining == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
 /// All that a replay works with.
@@ -356,7 +358,7 @@ impl Replay<'_> {
         let replayed = self.quarantine.replay(id, &self.ingest, endpoint_of, corrected);
         let said = match replayed.await {
             Ok((key, recorded)) => {
-                let said = taken_in(id, &key, &recorded);
+                let said = outcome_line(id, &key, &recorded);
                 report.replayed.push(Replayed { id, taken: DeliveryResult::new(key, recorded) });
                 said
             }
@@ -386,13 +388,13 @@ impl Replay<'_> {
     }
 }
 
-fn taken_in(id: Uuid, key: &CallKey, recorded: &Recorded) -> String {
+fn outcome_line(id: Uuid, key: &CallKey, recorded: &Recorded) -> String {
     match recorded.result {
         RecordResult::Stored(disposition, status) => {
-            format!("{id} taken in: {disposition}, {key} is {status}")
+            format!("{id} replayed: {disposition}, {key} is {status}")
         }
         RecordResult::Duplicate(status) => {
-            format!("{id} taken in: duplicate, {key} is {status}")
+            format!("{id} replayed: duplicate, {key} is {status}")
         }
         RecordResult::Erased => format!("{id} dropped: {key} was erased"),
     }

@@ -13,8 +13,10 @@ use super::{
     Mistakes, Secret, key,
 };
 
+mod errors;
 mod http;
 mod keys;
+mod reference;
 mod variables;
 
 const RSA_KEY: &str = include_str!("../../tests/fixtures/keys/rsa-2048.spki.pem");
@@ -343,119 +345,6 @@ fn the_token_of_the_environment_guards_the_default_endpoint() {
 }
 
 #[test]
-fn a_mistake_names_the_key_and_where_it_was_given() {
-    let text = "\"nonsense\" is not an address with a port, such as 127.0.0.1:8080";
-    let wrong = World::new().toml("listen = 'nonsense'").wrong();
-    assert_eq!(wrong, [format!("callstate.toml: listen: {text}")]);
-    let wrong = World::new().environment([("CALLSTATE_LISTEN", "nonsense")]);
-    assert_eq!(wrong.wrong(), [format!("CALLSTATE_LISTEN: {text}")]);
-    let wrong = World::new().flag(&key::LISTEN, "nonsense").wrong();
-    assert_eq!(wrong, [format!("--listen: {text}")]);
-}
-
-#[test]
-fn all_mistakes_are_told_at_once_a_line_each() {
-    let wrong = World::new()
-        .toml(
-            r#"
-            listne = "127.0.0.1:1"
-            provider_time_zone = "+9"
-            database_connections = "ten"
-            quarantine = { max_age = 90 }
-            max_delivery_bytes = 1
-            log_format = "xml"
-            log = "a=b=c"
-            no_migrate = "true"
-            data_dir = 5
-            entirely_other = 1
-            api = { requirekey = true }
-
-            [webhooks.partner]
-            auth = "basic"
-
-            [webhooks.forgetful]
-            tokens = ["one"]
-
-            [webhooks.empty]
-            auth = "bearer"
-
-            [webhooks.confused]
-            auth = "none"
-            token = ["one"]
-            tokens = ["one"]
-            projects = []
-
-            [webhooks.signed]
-            auth = "rsa-sha256"
-            public_keys = ["file:missing.pem", "recho.pem", "env:MISSING"]
-            timestamp_tolerance = "8 days"
-            default_project = "undefined"
-            projects = [5]
-
-            [webhooks."a/b"]
-            auth = "none"
-            "#,
-        )
-        .wrong();
-    insta::assert_snapshot!(wrong.join("\n"));
-}
-
-#[test]
-fn a_file_that_is_no_toml_is_told_by_its_line_without_its_text() {
-    let wrong =
-        World::new().toml("listen = '127.0.0.1:1'\n[webhooks.default]\ntokens = hunter2\n").wrong();
-    assert_eq!(wrong.len(), 1);
-    assert!(wrong[0].starts_with("callstate.toml: line 3: "), "{wrong:?}");
-    assert!(!wrong[0].contains("hunter2"), "{wrong:?}");
-}
-
-#[test]
-fn a_named_file_must_be_there() {
-    let wrong = World::new().config("no.toml").wrong();
-    assert_eq!(wrong, ["--config: cannot read no.toml: entity not found"]);
-    let wrong = World::new().environment([("CALLSTATE_CONFIG", "no.toml")]);
-    assert_eq!(wrong.wrong(), ["CALLSTATE_CONFIG: cannot read no.toml: entity not found"]);
-}
-
-#[test]
-fn no_mistake_and_no_debug_shows_a_secret() {
-    const SECRET: &str = "hunter2";
-    let world = |toml: &str| World::new().toml(&toml.replace("SECRET", SECRET));
-    for toml in [
-        "database_url = 'mysql://me:SECRET@host/db'",
-        "database_url = 'postgres://me:SECRET@host:port/db'",
-        "database_url = 'postgres://me:SECRET@host/db?sslmode=odd'",
-        "database_url = { SECRET = 'SECRET' }",
-        "[webhooks.a]\nauth = 'bearer'\ntokens = 'SECRET'",
-        "[webhooks.a]\nauth = 'bearer'\ntokens = ['SECRET ä']",
-        "[webhooks.a]\nauth = 'bearer'\ntokens = [['SECRET']]",
-        "[webhooks.a]\nauth = 'none'\ntokens = ['SECRET']",
-        "[webhooks.a]\nauth = 'none\ntokens = ['SECRET']",
-        "[webhooks.a]\nauth = 'bearer'\ntokens = ['SECRET'",
-        "[webhooks.a]\nauth = 'bearer'\ntokens = [SECRET]",
-        "[webhooks.a]\nauth = 'bearer'\ntokens = 'a'\ntokens = 'SECRET'",
-    ] {
-        let wrong = world(toml).wrong().join("\n");
-        assert!(!wrong.contains(SECRET), "{toml}: {wrong}");
-    }
-    let config = world(
-        "database_url = 'postgres://me:SECRET@host/db'\n\
-         [webhooks.a]\nauth = 'bearer'\ntokens = ['SECRET']",
-    )
-    .right();
-    let debug = format!("{config:?}");
-    assert!(!debug.contains(SECRET), "{debug}");
-}
-
-#[test]
-fn a_mistake_stays_one_line_whatever_was_given() {
-    let wrong = World::new().flag(&key::LISTEN, "a\nb").wrong();
-    assert!(!wrong[0].contains('\n'), "{wrong:?}");
-    let wrong = World::new().toml("\"a\\nb\" = 1").wrong();
-    assert_eq!(wrong, ["callstate.toml: a\\nb: unknown key"]);
-}
-
-#[test]
 fn it_refuses_to_serve_strangers() {
     let exposed = |toml: &str| {
         let result = World::new().toml(toml).right().exposure();
@@ -529,33 +418,6 @@ fn a_signature_may_be_a_week_old_where_that_is_configured() {
     assert_eq!(timestamp_tolerance, Duration::from_hours(7 * 24));
     let text = "callstate.toml: webhooks.a.timestamp_tolerance: 169h is not between 1s and 7days";
     assert_eq!(tolerance("169h").wrong(), [text]);
-}
-
-#[test]
-fn the_documentation_lists_every_key_with_its_names() {
-    let page = include_str!("../../docs/configuration.md");
-    let names = |names: &[&str]| {
-        let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-        quoted.join(", ")
-    };
-    for key in key::ALL {
-        let flag = key.flag.map(|flag| format!(" `--{flag}`")).unwrap_or_default();
-        let row = format!("| `{}` | {} |{flag} |", key.path, names(key.variables));
-        assert!(page.contains(&row), "no row begins with {row}");
-    }
-    for field in super::webhooks::FIELDS {
-        assert!(page.contains(&format!("\n| `{field}` |")), "{field}");
-    }
-}
-
-#[test]
-fn the_example_of_the_documentation_is_right() {
-    let page = include_str!("../../docs/configuration.md");
-    let (_, rest) = page.split_once("```toml\n").expect("an example");
-    let (example, _) = rest.split_once("```").expect("its end");
-    let world = World::new().toml(example).file("recho.pem", RSA_KEY);
-    let config = world.environment([("PARTNER_TOKEN", "token")]).right();
-    assert_eq!(config.webhooks.len(), 2);
 }
 
 #[test]

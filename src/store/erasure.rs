@@ -9,7 +9,7 @@
 //! the write is rolled back if the number is not the one for which the writer has looked
 //! up what is erased. An erasure that is interrupted may be repeated.
 //!
-//! Locks are taken in the order of the writers: calls, then events, then `feed`.
+//! Locks are acquired in the same order as by the writers: calls, then events, then `feed`.
 //!
 //! Deliberately absent: which entries of the quarantine name a call.
 

@@ -144,7 +144,7 @@ async fn an_erased_call_stays_erased() {
     let imported = import(&database, &exported.stdout, &[]);
     let report: Value = serde_json::from_slice(&imported.stdout).unwrap();
     assert_eq!((&report["new_events"], &report["erased"]), (&json!(0), &json!(1)));
-    // A delivery in quarantine that has come to be readable.
+    // A quarantined delivery whose stored body is then replaced by a readable one.
     let body = secret("OUTBOUND_CALL_BUSY", "c", "x", 9).to_string();
     let id = service.deliver("{}").await.quarantined()["quarantine_id"].clone();
     let mut connection = database.connect().await;

@@ -164,7 +164,7 @@ async fn a_run_that_was_killed_is_completed_by_the_next_while_the_service_runs()
 async fn events_that_cannot_be_read_again_are_left_and_named() {
     let database = Database::create().await;
     let service = Service::start_with(&database, in_zone(WRONG_ZONE)).await;
-    for call in ["removed", "unreadable", "other", "mended"] {
+    for call in ["removed", "unreadable", "other", "corrected"] {
         service.deliver(delivery("OUTBOUND_CALL_BUSY", call, 7, None).to_string()).await.ok();
     }
     service.stop().await;

@@ -119,7 +119,7 @@ async fn an_import_of_an_export_gives_the_same_store_however_often_it_runs() {
         .unwrap();
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        format!("{events} deliveries taken in: {events} new events, 0 that were there\n"),
+        format!("{events} deliveries imported: {events} new events, 0 already stored\n"),
     );
     assert_eq!(everything(&copy), all);
     verify(&copy);
@@ -229,7 +229,7 @@ async fn a_bad_line_is_named_and_stops_the_import_unless_keep_going_is_set() {
         let said = String::from_utf8_lossy(&stopped.stderr);
         assert_eq!(stopped.status.code(), Some(1), "{said}");
         assert!(said.contains(&format!("line 3 {why}")), "{said}");
-        assert!(said.contains("stopped at line 3; what comes before it is taken in"), "{said}");
+        assert!(said.contains("stopped at line 3; the lines before it are imported"), "{said}");
         assert!(lines(&database, "calls").iter().any(|call| call["call_id"] == "a"));
 
         let gone_on = import(&database, file.as_bytes(), &["--keep-going"]);

@@ -344,8 +344,8 @@ async fn the_command_replays_one_entry_or_all_and_reports_how_many_stay() {
     assert_eq!(
         said,
         format!(
-            "{one} taken in: advanced, call one of project default is BUSY\n\
-             1 taken in, 0 stay in quarantine\n"
+            "{one} replayed: advanced, call one of project default is BUSY\n\
+             1 replayed, 0 remain in quarantine\n"
         ),
     );
     let (status, _) = quarantine(&database, &["replay", &one.to_string()]);
@@ -365,7 +365,7 @@ async fn the_command_replays_one_entry_or_all_and_reports_how_many_stay() {
     );
     let (status, said) = quarantine(&database, &["replay", "--all"]);
     assert_eq!(status, Some(1));
-    assert!(said.ends_with("\n0 taken in, 2 stay in quarantine\n"), "{said}");
+    assert!(said.ends_with("\n0 replayed, 2 remain in quarantine\n"), "{said}");
     assert_eq!(bodies(&database).await, [b"[]".to_vec(), undated("three")]);
 
     let service = Service::start(&database).await;

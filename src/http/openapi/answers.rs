@@ -26,31 +26,31 @@ use crate::http::{
 /// Responses by status.
 pub(in crate::http) type Responses = BTreeMap<String, RefOr<Response>>;
 
-/// The answers that these problems are, each problem an example of its own.
-pub(in crate::http) fn problems(told: impl IntoIterator<Item = Problem>) -> Responses {
+/// The responses for these problems by status, with an example for each problem.
+pub(in crate::http) fn problems(problems: impl IntoIterator<Item = Problem>) -> Responses {
     let mut by_status = BTreeMap::<u16, Vec<Problem>>::new();
-    for problem in told {
+    for problem in problems {
         by_status.entry(problem.status().as_u16()).or_default().push(problem);
     }
     let answers = by_status.into_iter();
-    answers.map(|(status, told)| (status.to_string(), answer(&told).into())).collect()
+    answers.map(|(status, problems)| (status.to_string(), answer(&problems).into())).collect()
 }
 
 /// The answer of one status.
-fn answer(told: &[Problem]) -> Response {
-    let mut titles: Vec<&str> = told.iter().map(Problem::title).collect();
+fn answer(problems: &[Problem]) -> Response {
+    let mut titles: Vec<&str> = problems.iter().map(Problem::title).collect();
     titles.dedup();
     let mut answer = ResponseBuilder::new().description(format!("{}.", titles.join("; or: ")));
-    for (name, value) in told.iter().filter_map(Problem::header) {
+    for (name, value) in problems.iter().filter_map(Problem::header) {
         answer = answer.header(name.as_str(), describe(name.as_str(), value.to_str().ok()));
     }
-    answer.content("application/problem+json", content(told)).build()
+    answer.content("application/problem+json", content(problems)).build()
 }
 
 /// The body of each, by its kind.
-fn content(told: &[Problem]) -> Content {
+fn content(problems: &[Problem]) -> Content {
     let mut examples = BTreeMap::<String, Example>::new();
-    for problem in told {
+    for problem in problems {
         let alike = examples.keys().filter(|name| name.starts_with(problem.name())).count();
         let name = match alike {
             0 => problem.name().to_owned(),
@@ -133,13 +133,13 @@ struct Common {
     answer: Value,
 }
 
-fn answers_of(told: impl IntoIterator<Item = Problem>) -> Vec<Common> {
+fn answers_of(problems: impl IntoIterator<Item = Problem>) -> Vec<Common> {
     let of = |problem: Problem| {
         let mut answer = json!(answer(std::slice::from_ref(&problem)));
         add_request_id(&mut answer);
         Common { status: problem.status().as_str().to_owned(), name: problem.name(), answer }
     };
-    told.into_iter().map(of).collect()
+    problems.into_iter().map(of).collect()
 }
 
 /// Told before there is a request, so that it has neither an id nor a body.

@@ -253,7 +253,7 @@ pub(crate) async fn replay(
         service.quarantine.replay(id, &service.ingest, |name| endpoints.for_replay(name), None);
     match replayed.await {
         Ok((key, recorded)) => {
-            tracing::info!(%id, "a delivery in quarantine was taken in");
+            tracing::info!(%id, "a quarantined delivery was replayed");
             Ok(Json(DeliveryResult::new(key, recorded)))
         }
         Err(ReplayError::NotFound) => Err(no_such_entry(id)),

@@ -210,7 +210,7 @@ fn last_if_unread(mut answer: Response, unread: &UnreadBody) -> Response {
     answer
 }
 
-/// An answer, the deadlines told of it: at once where it is whole, else when it ends.
+/// Reports a response to the deadlines: now if it is complete, else when its body ends.
 fn paced(answer: Response, deadlines: &Arc<ConnectionDeadlines>) -> Response {
     if answer.body().size_hint().exact().is_some() {
         deadlines.has_answer();
