@@ -297,7 +297,7 @@ async fn replay(
     match options.format {
         Format::Json => output::json(&report)?,
         Format::Text => {
-            output::line(&format!("{replayed} replayed, {remaining} remain in quarantine"))?
+            output::line(&format!("{replayed} replayed, {remaining} remain in quarantine"))?;
         }
     }
     if remaining == 0 { Ok(()) } else { Err(Failure::Told) }
